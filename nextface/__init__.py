@@ -1,0 +1,1 @@
+"""From one photo of a face to a relightable head."""
