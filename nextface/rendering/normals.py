@@ -1,0 +1,98 @@
+"""Smooth vertex normals."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from nextface.rendering.jit import array, kernel
+
+_SMALLEST = 1e-12
+
+
+def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
+    """Area-weighted unit normals, pointing to the side from which triangles appear counter-clockwise (y up).
+
+    vertices: [B, V, 3]; triangles: [T, 3] int64 -> [B, V, 3]. A vertex of no or of degenerate triangles gets zero.
+    """
+    if vertices.device.type != "cpu":
+        return vertex_normals_torch(vertices, triangles)
+    return _VertexNormals.apply(vertices, triangles)
+
+
+def vertex_normals_torch(vertices: Tensor, triangles: Tensor) -> Tensor:
+    """The same in plain torch, on any device."""
+    a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
+    faces = torch.linalg.cross(b - a, c - a)
+    sums = torch.zeros_like(vertices)
+    for corner in range(3):
+        sums = sums.index_add(1, triangles[:, corner], faces)
+    return sums / sums.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST)
+
+
+class _VertexNormals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, vertices: Tensor, triangles: Tensor) -> Tensor:  # type: ignore[override]
+        normals = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
+        lengths = vertices.new_empty(vertices.shape[:2])
+        _normals_forward(array(vertices), array(triangles), normals.numpy(), lengths.numpy())
+        ctx.save_for_backward(vertices, triangles, normals, lengths)  # type: ignore[attr-defined]
+        return normals
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
+        vertices, triangles, normals, lengths = ctx.saved_tensors  # type: ignore[attr-defined]
+        along = (cotangent * normals).sum(-1, keepdim=True)
+        to_sums = (cotangent - along * normals) / lengths[..., None]
+        to_vertices = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
+        _normals_backward(array(vertices), array(triangles), array(to_sums), to_vertices.numpy())
+        return to_vertices, None
+
+
+@kernel
+def _normals_forward(vertices, triangles, normals, lengths):  # type: ignore[no-untyped-def]
+    smallest = vertices.dtype.type(_SMALLEST)
+    for b in range(vertices.shape[0]):
+        for t in range(triangles.shape[0]):
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            ax, ay, az = vertices[b, i, 0], vertices[b, i, 1], vertices[b, i, 2]
+            ux, uy, uz = vertices[b, j, 0] - ax, vertices[b, j, 1] - ay, vertices[b, j, 2] - az
+            vx, vy, vz = vertices[b, k, 0] - ax, vertices[b, k, 1] - ay, vertices[b, k, 2] - az
+            nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+            for vertex in (i, j, k):
+                normals[b, vertex, 0] += nx
+                normals[b, vertex, 1] += ny
+                normals[b, vertex, 2] += nz
+        for v in range(vertices.shape[1]):
+            x, y, z = normals[b, v, 0], normals[b, v, 1], normals[b, v, 2]
+            length = max(np.sqrt(x * x + y * y + z * z), smallest)
+            lengths[b, v] = length
+            normals[b, v, 0], normals[b, v, 1], normals[b, v, 2] = x / length, y / length, z / length
+
+
+@kernel
+def _normals_backward(vertices, triangles, to_sums, to_vertices):  # type: ignore[no-untyped-def]
+    for b in range(vertices.shape[0]):
+        for t in range(triangles.shape[0]):
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            gx = to_sums[b, i, 0] + to_sums[b, j, 0] + to_sums[b, k, 0]
+            gy = to_sums[b, i, 1] + to_sums[b, j, 1] + to_sums[b, k, 1]
+            gz = to_sums[b, i, 2] + to_sums[b, j, 2] + to_sums[b, k, 2]
+            ax, ay, az = vertices[b, i, 0], vertices[b, i, 1], vertices[b, i, 2]
+            ux, uy, uz = vertices[b, j, 0] - ax, vertices[b, j, 1] - ay, vertices[b, j, 2] - az
+            vx, vy, vz = vertices[b, k, 0] - ax, vertices[b, k, 1] - ay, vertices[b, k, 2] - az
+            # n = u × v, so g·dn = du·(v × g) + dv·(g × u).
+            jx, jy, jz = vy * gz - vz * gy, vz * gx - vx * gz, vx * gy - vy * gx
+            kx, ky, kz = gy * uz - gz * uy, gz * ux - gx * uz, gx * uy - gy * ux
+            to_vertices[b, j, 0] += jx
+            to_vertices[b, j, 1] += jy
+            to_vertices[b, j, 2] += jz
+            to_vertices[b, k, 0] += kx
+            to_vertices[b, k, 1] += ky
+            to_vertices[b, k, 2] += kz
+            to_vertices[b, i, 0] -= jx + kx
+            to_vertices[b, i, 1] -= jy + ky
+            to_vertices[b, i, 2] -= jz + kz
