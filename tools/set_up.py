@@ -46,7 +46,7 @@ def pick_python(candidates: list[str]) -> str:
         executable, version = found
         if OLDEST <= version <= NEWEST:
             return executable
-        seen.append("%d.%d" % version)
+        seen.append(f"{version[0]}.{version[1]}")
     sys.exit(
         f"set_up: no usable Python: found {', '.join(dict.fromkeys(seen)) or 'none'}, but 3.10, 3.11 or 3.12 is needed "
         "(mediapipe 0.10.21 has no wheel for others). Install one of them, then name it if it is not on the PATH: "
