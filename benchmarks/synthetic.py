@@ -1,0 +1,232 @@
+"""Synthetic photos whose answer is known: who, where, which light, which camera, and the skin's own detail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import roma
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from benchmarks import metrics
+from benchmarks.skin import person_maps
+from nextface.color import linear_to_srgb, luminance
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.render import render
+from nextface.scene import Scene, to_camera
+
+Array = NDArray[np.float32]
+
+LIGHTS = Path(__file__).parent / "data" / "heldout_lights.npz"
+BANDS = 9
+HEIGHT, WIDTH, SUPERSAMPLING = 640, 512, 2
+TONES = (60.0, 48.0, 35.0, 20.0, 0.0, -20.0, -45.0)
+"""Typology angles that the people are drawn to, degrees: very light to dark."""
+YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 40.0, 14.0, 12.0
+SKIN_HUE, SKIN_HUE_SD = (11.0, 16.0), (3.0, 3.0)
+"""CIELAB a* and b* of facial skin of all tones and their spread."""
+READ_NOISE, SHOT_NOISE = 0.002, 1e-4
+
+
+@dataclass(frozen=True)
+class SyntheticPhoto:
+    """A photo and its answer.
+
+    pixels:  8-bit sRGB [H, W, 3]
+    scene:   the truth at the photo's full frame, with skin maps
+    relight: a light that the photo does not show, SH of the view frame. [1, L, 3]
+    light:   name of the environment, "side" appended where the strongest light comes from the side
+    tone:    typology angle of the mean face skin, degrees
+    yaw:     of the head, degrees
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    scene: Scene
+    relight: Tensor
+    light: str
+    tone: float
+    yaw: float
+
+
+def make(model: MorphableModel, number: int, *, texture: int = 1024, scale: float = 1.0) -> SyntheticPhoto:
+    """Photo `number` of an endless series: neighbours differ in yaw, tone and light. Same number, same photo.
+
+    texture: of the person's skin maps; scale: of the frame, 1 for 512 x 640
+    """
+    rng = np.random.default_rng([20, number])
+    height, width = round(HEIGHT * scale), round(WIDTH * scale)
+    # Steps that share no factor with the cycle lengths spread the three over one another.
+    yaw = YAW_LIMIT * ((number * 7 % 16 + rng.random()) / 16.0) * (1.0 if number % 2 else -1.0)
+    albedo = _albedo(model, TONES[number * 3 % len(TONES)], rng)
+    shape = torch.from_numpy(np.clip(rng.standard_normal((1, model.shape_basis.shape[0])), -2.5, 2.5)).float() * 0.8
+    expression = _expression(model, rng)
+    rotation = _rotation(yaw, rng.uniform(-1, 1) * PITCH_LIMIT, rng.uniform(-1, 1) * ROLL_LIMIT)
+    names, light, relight = _lights(number, rng)
+    focal, principal, translation = _camera(model, model.vertices(shape, expression), rotation, height, width, rng)
+    scene = Scene(
+        shape=shape,
+        albedo=albedo,
+        expression=expression,
+        rotation=rotation,
+        translation=translation,
+        focal=focal,
+        principal=principal,
+        light=light,
+        exposure=torch.zeros(1),
+        white_balance=torch.from_numpy(rng.normal(0.0, 0.06, (1, 2))).float(),
+        height=height,
+        width=width,
+        maps=person_maps(model, albedo, texture, rng),
+    )
+    pixels, exposure = _photograph(scene, model, rng)
+    scene = replace(scene, exposure=torch.tensor([exposure]))
+    tone = float(metrics.typology_angle(model.diffuse(albedo)[0, metrics.face_vertices(model)].mean(0)))
+    return SyntheticPhoto(f"synthetic_{number:02d}", pixels, scene, relight, names, tone, yaw)
+
+
+def seen_through(truth: Scene, left: float, top: float, scale: float, height: int, width: int) -> Scene:
+    """The truth in a crop of its frame: crop = (full - (left, top)) · scale."""
+    return replace(
+        truth,
+        focal=truth.focal * scale,
+        principal=(truth.principal - truth.principal.new_tensor([left, top])) * scale,
+        height=height,
+        width=width,
+    )
+
+
+def _albedo(model: MorphableModel, tone: float, rng: np.random.Generator) -> Tensor:
+    """Coefficients [1, Ka] of a random person whose mean face skin has nearly the typology angle `tone`.
+
+    Far from the model's mean a Gaussian also draws colours that no skin has: of the people of that tone, one of the more
+    likely ones is taken, and none that is out of range or off the range of hues measured on skin (Xiao et al. 2017).
+    """
+    face = metrics.face_vertices(model)
+    basis = model.diffuse_basis[:, face][:, ::7]
+    candidates = torch.from_numpy(rng.standard_normal((4000, len(basis)))).float() * 1.2
+    means = model.diffuse_mean[face].mean(0) + candidates @ basis.mean(1)
+    angles = metrics.typology_angle(means.clamp_min(1e-3))
+    hues = metrics.lab(means.clamp_min(1e-3))[:, 1:]
+    unlikely = candidates.square().mean(-1) + (
+        (hues - hues.new_tensor(SKIN_HUE)) / hues.new_tensor(SKIN_HUE_SD)
+    ).square().sum(-1)
+    unlikely = unlikely + 10.0 * ((angles - tone).abs() > 5.0) + ((angles - tone).abs() / 5.0)
+    for best in unlikely.argsort()[rng.permutation(12)]:
+        colours = model.diffuse_mean[face][::7] + (candidates[best] @ basis.flatten(1)).unflatten(0, (-1, 3))
+        if float((colours.amin(-1) < 0.004).float().mean()) < 0.02:
+            break
+    return candidates[best][None]
+
+
+def _expression(model: MorphableModel, rng: np.random.Generator) -> Tensor:
+    """One to four units at moderate strength, mostly with their mirror twins. [1, Ke]"""
+    basis = model.expression_basis
+    mirrored = basis[:, model.mirror] * basis.new_tensor([-1.0, 1.0, 1.0])
+    distance = (basis[:, None] - mirrored[None]).square().sum((-1, -2)) if len(basis) < 64 else None
+    upper = model.expression_upper.clamp(max=2.5)
+    lower = model.expression_lower.clamp(min=-2.5)
+    coefficients = torch.zeros(1, len(basis))
+    for unit in rng.choice(len(basis), rng.integers(1, 5), replace=False):
+        strength = rng.uniform(0.15, 0.6)
+        value = strength * (float(lower[unit]) if rng.random() < 0.5 and lower[unit] < 0 else float(upper[unit]))
+        coefficients[0, unit] = value
+        if distance is not None and rng.random() < 0.8:
+            coefficients[0, int(distance[unit].argmin())] = value
+    return coefficients
+
+
+def _rotation(yaw: float, pitch: float, roll: float) -> Tensor:
+    """Rotation vector [1, 3] in the view frame: roll after pitch after yaw, degrees."""
+    turned = Rotation.from_euler("yxz", [yaw, pitch, roll], degrees=True)
+    return torch.from_numpy(turned.as_rotvec()[None]).float()
+
+
+def _lights(number: int, rng: np.random.Generator) -> tuple[str, Tensor, Tensor]:
+    """Name, light of the photo and another environment's light for relighting, both of unit frontal irradiance. [1, L, 3]
+
+    Every third photo is lit from the side. Views in which most light comes from behind the head are passed over.
+    """
+    with np.load(LIGHTS, allow_pickle=False) as file:
+        lights, names = torch.from_numpy(file["light"])[:, :, : BANDS**2], file["name"]
+    count, yaws = lights.shape[:2]
+    toward = luminance(lights[:, :, 1:4])  # y, z, x components of the first band
+    chosen, other = number % count, (number + 1 + number // count % (count - 1)) % count
+    picks = []
+    for environment, side in ((chosen, number % 3 == 1), (other, False)):
+        frontal = torch.nonzero(toward[environment, :, 1] > -0.7)[:, 0]
+        sideways = toward[environment, frontal, 2].abs()
+        order = sideways.argsort(descending=True)
+        pool = order[: max(2, len(order) // 6)] if side else order[len(order) // 6 :]
+        picks.append(lights[environment, frontal[pool[int(rng.integers(len(pool)))]]][None])
+    return f"{names[chosen]}{' side' if number % 3 == 1 else ''}", picks[0], picks[1]
+
+
+def _camera(
+    model: MorphableModel, vertices: Tensor, rotation: Tensor, height: int, width: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Focal [1], principal [1, 2] and translation [1, 3]: from a selfie's 40 cm to a portrait's 1.4 m, the head nearly filling the frame."""
+    matrix = roma.rotvec_to_rotmat(rotation)
+    turned = to_camera(vertices, matrix, torch.zeros(1, 3))[0]
+    face = turned[metrics.face_vertices(model)]
+    distance = 400.0 * (1400.0 / 400.0) ** rng.random()
+    focal = rng.uniform(0.70, 0.82) * height * distance / 265.0
+    middle = (turned.amax(0) + turned.amin(0)) / 2.0
+    pixel = torch.tensor([width * rng.uniform(0.46, 0.54), height * rng.uniform(0.46, 0.54)])
+    principal = torch.tensor([width / 2.0, height / 2.0])
+    ray = torch.cat([(pixel - principal) / focal, torch.ones(1)])
+    centre = torch.stack([middle[0], middle[1], face[:, 2].mean()])
+    translation = distance * ray - centre
+    return torch.tensor([focal]), principal[None], translation[None].float()
+
+
+def _photograph(scene: Scene, model: MorphableModel, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
+    """Expose, lay over a background, add the sensor's noise and quantise. Returns 8-bit sRGB and the log exposure."""
+    large = replace(
+        scene,
+        focal=scene.focal * SUPERSAMPLING,
+        principal=scene.principal * SUPERSAMPLING,
+        height=scene.height * SUPERSAMPLING,
+        width=scene.width * SUPERSAMPLING,
+    )
+    drawn = render(large, model)
+    head, mask = _shrink(drawn.image[0]).numpy(), _shrink(drawn.mask[0, ..., None].float()).numpy()
+    bright = luminance(drawn.image[0][drawn.mask[0]])
+    # A meter half corrects for the subject; the 98th percentile stays below white.
+    exposure = 0.6 * np.log(0.30 / float(bright.mean())) + rng.normal(0.0, 0.15)
+    exposure = float(min(exposure, np.log(0.92 / float(bright.quantile(0.98)))))
+    white_balance = np.exp(np.array([scene.white_balance[0, 0], 0.0, scene.white_balance[0, 1]], np.float32))
+    picture = head * np.exp(exposure) + (1.0 - mask) * _background(scene, mask[..., 0], white_balance, rng)
+    noise = rng.standard_normal(picture.shape) * np.sqrt(READ_NOISE**2 + SHOT_NOISE * np.maximum(picture, 0.0))
+    encoded = linear_to_srgb(torch.from_numpy(picture + noise).float())
+    return (encoded * 255.0).round().to(torch.uint8).numpy(), exposure
+
+
+def _shrink(image: Tensor) -> Tensor:
+    """Area average by the supersampling factor. `[H, W, C]`"""
+    channels_first = image.permute(2, 0, 1)[None]
+    return torch.nn.functional.avg_pool2d(channels_first, SUPERSAMPLING)[0].permute(1, 2, 0)
+
+
+def _background(scene: Scene, mask: Array, white_balance: Array, rng: np.random.Generator) -> Array:
+    """Out-of-focus blotches of colour, with shoulders in a plain cloth before them. [H, W, 3] linear"""
+    height, width = scene.height, scene.width
+    base = rng.uniform(0.08, 0.5) * rng.uniform(0.9, 1.1, 3)
+    picture = np.ones((height, width, 3)) * base
+    for cells, strength in ((3, 0.5), (8, 0.35), (20, 0.2)):
+        field = rng.standard_normal((cells + 3, cells + 3, 3))
+        grown = zoom(field, (height / cells, width / cells, 1), order=3)[:height, :width]
+        picture *= np.exp(strength * (grown.mean(-1, keepdims=True) + 0.05 * grown))
+    rows, columns = np.nonzero(mask > 0.5)
+    bottom = rows.max()
+    middle, half = columns[rows > bottom - 10].mean(), width * 0.6
+    y, x = np.mgrid[:height, :width]
+    shoulders = y > bottom - 0.13 * height + 0.30 * height * ((x - middle) / half) ** 2
+    cloth = rng.uniform(0.03, 0.5) * rng.uniform(0.6, 1.4, 3)
+    picture = np.where(shoulders[..., None], cloth, picture)
+    return (gaussian_filter(picture, (2.0, 2.0, 0)) * white_balance).astype(np.float32).clip(0.0, 1.2)
