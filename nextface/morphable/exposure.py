@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 
 _GRID = 96
 _DIRECTIONS = 48
-_SAMPLES = np.array(
-    [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [1 / 3, 1 / 3, 1 / 3]]
-)
 _BIAS = 2.0
 
 
@@ -26,8 +23,8 @@ def exposure(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDA
     for corner in range(3):
         np.add.at(normal, triangles[:, corner], face_normal)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12
-    points = np.einsum("sk,tkc->stc", _SAMPLES, vertices[triangles]).reshape(-1, 3)
     size = np.ptp(vertices, axis=0).max() * 1.75
+    points = _samples(vertices[triangles], size / _GRID)
     centre = 0.5 * (vertices.min(0) + vertices.max(0))
     seen = np.zeros(len(vertices))
     possible = np.full(len(vertices), 1e-9)
@@ -43,6 +40,19 @@ def exposure(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDA
         possible += facing
         seen += facing * (depth >= nearest[cells] - _BIAS * size / _GRID)
     return seen / possible
+
+
+def _samples(corners: NDArray[np.float64], spacing: float) -> NDArray[np.float64]:
+    """Points on triangles `[T, 3, 3]`, in barycentric lattices no coarser than `spacing`. `[N, 3]`"""
+    longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
+    steps = np.clip(np.ceil(longest / spacing), 1, _GRID).astype(np.int64)
+    points = []
+    for order in np.unique(steps):
+        first, second = np.meshgrid(np.arange(order + 1), np.arange(order + 1))
+        lattice = np.stack([first, second, order - first - second], -1).reshape(-1, 3)
+        weights = lattice[lattice[:, 2] >= 0] / order
+        points.append(np.einsum("sk,tkc->stc", weights, corners[steps == order]).reshape(-1, 3))
+    return np.concatenate(points)
 
 
 def _project(local: NDArray[np.float64], size: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
