@@ -1,0 +1,96 @@
+"""One photo's share of a reconstruction, with what several files need computed once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.bake import bake
+from nextface.rendering.normals import vertex_normals
+from nextface.rendering.render import Rendering, render, to_view
+from nextface.scene import Scene
+from nextface.textures import LaplacianTexture, SkinMaps
+
+_PER_IMAGE = ("expression", "rotation", "translation", "focal", "principal", "light", "exposure", "white_balance")
+_PER_IDENTITY = ("shape", "albedo")
+
+
+def row(tensor: Tensor, index: int) -> Tensor:
+    """Row `index` of a batched tensor, or its only row, kept as a batch of one."""
+    index = min(index, tensor.shape[0] - 1)
+    return tensor[index : index + 1]
+
+
+def scene_of(scene: Scene, index: int) -> Scene:
+    """Image `index` of a scene as a scene of one image."""
+    rows = {name: row(getattr(scene, name), index) for name in (*_PER_IMAGE, *_PER_IDENTITY)}
+    maps = scene.maps
+    if maps is not None:
+        textures = {
+            name: LaplacianTexture([row(level, index) for level in texture.levels])
+            for name, texture in maps.textures().items()
+        }
+        maps = SkinMaps(**textures, confidence=row(maps.confidence, index))
+    return replace(scene, **rows, maps=maps)  # type: ignore[arg-type]
+
+
+def with_maps(scene: Scene, model: MorphableModel, resolution: int) -> Scene:
+    """The same scene with maps: the statistical skin baked to UV where no maps have been fitted. Flat normals, confidence 0."""
+    if scene.maps is not None:
+        return scene
+    count = scene.albedo.shape[0]
+    roughness = model.roughness_mean[None].expand(count, -1, -1)
+    skin = torch.cat([model.diffuse(scene.albedo), model.specular(scene.albedo), roughness], -1)
+    baked = bake(skin, model, resolution)
+    maps = SkinMaps(
+        diffuse=LaplacianTexture.from_image(baked[..., :3]),
+        specular=LaplacianTexture.from_image(baked[..., 3:4]),
+        roughness=LaplacianTexture.from_image(baked[..., 4:5]),
+        normal=LaplacianTexture.constant(baked.new_zeros(count, 2), resolution),
+        confidence=baked.new_zeros(count, resolution, resolution, 1),
+    )
+    return replace(scene, maps=maps)
+
+
+class PhotoResult:
+    """index: of the photo; scene: of one image, with maps."""
+
+    def __init__(self, index: int, scene: Scene, model: MorphableModel) -> None:
+        self.index = index
+        self.scene = scene
+        self.model = model
+
+    @cached_property
+    def vertices_model(self) -> Tensor:
+        """Model axes, mm. [V, 3]"""
+        return self.scene.vertices_model(self.model)[0]
+
+    @cached_property
+    def normals_model(self) -> Tensor:
+        """Unit vectors, model axes. [V, 3]"""
+        return vertex_normals(self.vertices_model[None], self.model.triangles)[0]
+
+    @cached_property
+    def vertices_camera(self) -> Tensor:
+        """Camera axes, mm. [V, 3]"""
+        return self.scene.vertices_camera(self.model)[0]
+
+    @cached_property
+    def normals_camera(self) -> Tensor:
+        """Unit vectors, camera axes. [V, 3]"""
+        return to_view(self.normals_model @ self.scene.head_rotation()[0].T)
+
+    @cached_property
+    def skin(self) -> dict[str, Tensor]:
+        """Full maps in range: diffuse [T, T, 3], specular and roughness [T, T, 1], unit normals [T, T, 3]."""
+        assert self.scene.maps is not None
+        return {name: image[0] for name, image in self.scene.maps.images().items()}
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        """The reconstruction as the photo's camera sees it."""
+        return render(self.scene, self.model)
