@@ -10,13 +10,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.antialias import MeshEdges, antialias
 from nextface.rendering.camera import Camera
 from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.fragments import fragments
 from nextface.rendering.normals import vertex_normals
-from nextface.rendering.raster import Rasterizer
+from nextface.rendering.raster import Rasterizer, VisiblePixels
 from nextface.rendering.sh import irradiance
-from nextface.rendering.shading import shade_diffuse
+from nextface.rendering.shading import shade
+from nextface.rendering.tangents import pixel_frames
+from nextface.rendering.texture import TextureLookup
 from nextface.scene import Scene
 
 CAMERA_TO_VIEW = (1.0, -1.0, -1.0)
@@ -49,6 +52,11 @@ def to_view(vectors_camera: Tensor) -> Tensor:
     return vectors_camera * vectors_camera.new_tensor(CAMERA_TO_VIEW)
 
 
+def viewing_directions(pixels: VisiblePixels, camera: Camera) -> Tensor:
+    """Unit directions from the surface to the camera, view frame. `[P, 3]`."""
+    return normalize(-to_view(camera.rays(pixels.image, pixels.row, pixels.column)), dim=-1)
+
+
 def render(
     scene: Scene,
     model: MorphableModel,
@@ -66,16 +74,27 @@ def render(
     vertices = scene.vertices_camera(model)
     pixels = (rasterizer or CpuRasterizer()).visible_triangles(vertices, model.triangles, camera)
     covered = fragments(vertices, model.triangles, pixels, camera)
-    normal = normalize(covered.interpolate(vertex_normals(to_view(vertices), model.triangles)), dim=-1)
-    albedo = scene.albedo.expand(scene.batch, -1)
-    diffuse = covered.interpolate(model.diffuse(albedo)).clamp(0.0, 1.0)
-    specular = covered.interpolate(model.specular(albedo)).clamp(0.0, 1.0)
-    roughness = covered.interpolate(model.roughness_mean[None])
+    vertices_view = to_view(vertices)
+    normals = vertex_normals(vertices_view, model.triangles)
+    if maps and scene.maps is not None:
+        lookup = TextureLookup.build(covered, model, scene.maps.diffuse.resolution, camera, vertices)
+        skin = {name: lookup.lookup(texture) for name, texture in scene.maps.textures().items()}
+        normal = pixel_frames(covered, vertices_view, normals, model).bend(skin["normal"])
+        diffuse, specular, roughness = skin["diffuse"], skin["specular"], skin["roughness"]
+    else:
+        normal = normalize(covered.interpolate(normals), dim=-1)
+        albedo = scene.albedo.expand(scene.batch, -1)
+        diffuse, specular = covered.interpolate(model.diffuse(albedo)), covered.interpolate(model.specular(albedo))
+        roughness = covered.interpolate(model.roughness_mean[None])
+    diffuse, specular, roughness = diffuse.clamp(0.0, 1.0), specular.clamp(0.0, 1.0), roughness.clamp(0.05, 1.0)
     light = scene.radiance() if radiance is None else radiance
+    to_viewer = viewing_directions(pixels, camera)
+    colours = shade(normal, to_viewer, diffuse, specular, roughness, light, pixels.image)
+    colours = antialias(colours, covered, vertices, camera, MeshEdges.of(model.triangles))
     incoming = irradiance(normal, light, pixels.image).clamp_min(0.0)
     return Rendering(
         mask=pixels.unpack(torch.ones_like(roughness))[..., 0] > 0,
-        image=pixels.unpack(shade_diffuse(diffuse, incoming)),
+        image=pixels.unpack(colours),
         diffuse=pixels.unpack(diffuse),
         specular=pixels.unpack(specular),
         roughness=pixels.unpack(roughness),

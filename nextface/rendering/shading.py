@@ -6,7 +6,42 @@ import math
 
 from torch import Tensor
 
+from nextface.rendering.sh import irradiance
+from nextface.rendering.specular import TABLE_BANDS, lobes
+from nextface.rendering.zonal import filtered_light
+
 
 def shade_diffuse(albedo: Tensor, irradiance: Tensor) -> Tensor:
     """Lambert: ρ/π · E. albedo: [P, 3]; irradiance: [P, 3], linear RGB -> [P, 3]."""
     return albedo * irradiance * (1.0 / math.pi)
+
+
+def shade_specular(
+    normal: Tensor, to_viewer: Tensor, weight: Tensor, roughness: Tensor, radiance: Tensor, image: Tensor
+) -> Tensor:
+    """GGX with α = r² and Fresnel w · F_exact(n = 1.4) under SH light, `[P, 3]` linear RGB, not below 0.
+
+    normal: unit shading normal, view frame, [P, 3]; to_viewer: unit, view frame, [P, 3]; weight: w, [P, 1]; roughness:
+    perceptual r, [P, 1]; radiance: SH coefficients, [B, L, 3], bands above 9 are dropped; image: ascending, [P].
+    """
+    bands = min(math.isqrt(radiance.shape[1]), TABLE_BANDS)
+    lobe = lobes(normal, to_viewer, roughness, bands)
+    low = len(lobe.about_normal) ** 2
+    light = filtered_light(lobe.direction, radiance[:, : bands * bands], image, lobe.about_direction)
+    light = light + filtered_light(normal, radiance[:, :low], image, lobe.about_normal)
+    return weight * lobe.strength * light.clamp_min(0.0)
+
+
+def shade(
+    normal: Tensor,
+    to_viewer: Tensor,
+    diffuse: Tensor,
+    specular: Tensor,
+    roughness: Tensor,
+    radiance: Tensor,
+    image: Tensor,
+) -> Tensor:
+    """Diffuse plus specular reflection, `[P, 3]` linear RGB. diffuse: albedo, [P, 3]; the rest as in `shade_specular`."""
+    incoming = irradiance(normal, radiance, image).clamp_min(0.0)
+    reflected = shade_specular(normal, to_viewer, specular, roughness, radiance, image)
+    return shade_diffuse(diffuse, incoming) + reflected

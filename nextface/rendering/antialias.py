@@ -1,0 +1,155 @@
+"""Antialiasing across the silhouettes that lie inside the head's image: nose against cheek, chin against neck.
+
+As in nvdiffrast (Laine et al. 2020), a silhouette edge that crosses the segment between two pixel centres blends the one
+whose square it cuts, by the share cut off, and that share carries the gradient of visibility to the edge's vertices. Pairs
+are found from the edges and not from the pixels' own triangles, so that triangles smaller than a pixel lose no silhouette.
+The outer contour is left alone: the background is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextface.rendering.camera import Camera
+from nextface.rendering.fragments import Fragments
+from nextface.rendering.jit import array, kernel
+
+_NEAR = 1.0
+_STEP = 1.0  # mm; smaller steps in depth are folds of one surface
+
+
+@dataclass(frozen=True)
+class MeshEdges:
+    """Edges of a mesh. vertices: [E, 2]; opposite: third vertices of the two triangles that share it, -1 for none. [E, 2]"""
+
+    vertices: Tensor
+    opposite: Tensor
+
+    @classmethod
+    def of(cls, triangles: Tensor) -> MeshEdges:
+        """From `[T, 3]`. Where more than two triangles share an edge, two of them count."""
+        corners = triangles.cpu().numpy()
+        pairs = np.sort(np.concatenate([corners[:, [1, 2]], corners[:, [2, 0]], corners[:, [0, 1]]]), 1)
+        opposite = corners.T.ravel()
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        pairs, opposite = pairs[order], opposite[order]
+        same_as_last = np.append(False, (pairs[1:] == pairs[:-1]).all(1))
+        first = np.flatnonzero(~same_as_last)
+        second = np.minimum(first + 1, len(pairs) - 1)
+        partner = np.where(same_as_last[second] & (second > first), opposite[second], -1)
+        both = np.stack([opposite[first], partner], 1)
+        return cls(torch.from_numpy(pairs[first]).to(triangles.device), torch.from_numpy(both).to(triangles.device))
+
+
+def antialias(colours: Tensor, covered: Fragments, vertices_camera: Tensor, camera: Camera, edges: MeshEdges) -> Tensor:
+    """Blend covered neighbours across silhouettes; differentiable in colours, vertices and camera.
+
+    colours: [P, C]; vertices_camera: [B, V, 3] mm -> [P, C]
+    """
+    near, far, edge, vertical = _crossings(covered, vertices_camera, camera, edges)
+    if len(near) == 0:
+        return colours
+    pixels = covered.pixels
+    image = pixels.image[near]
+    ends = vertices_camera[image[:, None], edges.vertices[edge]]
+    place = camera.focal[image, None, None] * ends[..., :2] / ends[..., 2:] + camera.principal[image, None, :]
+    # Along the pair's axis and along the other one.
+    along = torch.where(vertical[:, None], place[..., 1], place[..., 0])
+    line = torch.where(vertical[:, None], place[..., 0], place[..., 1])
+    row, column = pixels.row + 0.5, pixels.column + 0.5
+    start = torch.where(vertical, row[near], column[near])
+    direction = torch.where(vertical, row[far], column[far]) - start
+    level = torch.where(vertical, column[near], row[near])
+    share = (level - line[:, 0]) / (line[:, 1] - line[:, 0])
+    extent = (along[:, 0] + share * (along[:, 1] - along[:, 0]) - start) * direction
+    overlap = extent - 0.5
+    receiver, donor = torch.where(overlap > 0, far, near), torch.where(overlap > 0, near, far)
+    return colours.index_add(0, receiver, overlap.abs()[:, None] * (colours[donor] - colours[receiver]))
+
+
+def _crossings(covered: Fragments, vertices_camera: Tensor, camera: Camera, edges: MeshEdges) -> tuple[Tensor, ...]:
+    """Pixel pairs cut by a visible silhouette: near and far pixel, the edge, and whether they lie above one another. [K]"""
+    pixels = covered.pixels
+    with torch.no_grad():
+        z = vertices_camera[..., 2]
+        depth = (z[pixels.image[:, None], covered.corners] * covered.barycentric).sum(1)
+        screen = camera.project(vertices_camera)
+        packed = torch.arange(len(pixels), device=depth.device)[:, None] + 1
+        index = pixels.unpack(packed)[..., 0] - 1
+    parts = [
+        _find(*(array(part.cpu()) for part in (screen[b], z[b], edges.vertices, edges.opposite, index[b], depth)))
+        for b in range(pixels.batch)
+    ]
+    near, far, edge, vertical = (
+        torch.from_numpy(np.concatenate(part)).to(depth.device) for part in zip(*parts, strict=True)
+    )
+    return near, far, edge, vertical
+
+
+@kernel
+def _find(screen, z, edges, opposite, index, depth):  # type: ignore[no-untyped-def]
+    """One edge per pixel pair, the one that reaches farthest over the far pixel; in pixel order, rows before columns."""
+    height, width = index.shape
+    best = np.full((2, height, width), -1, np.int64)
+    reach = np.zeros((2, height, width))
+    swapped = np.zeros((2, height, width), np.bool_)
+    for e in range(edges.shape[0]):
+        a, b, c, other = edges[e, 0], edges[e, 1], opposite[e, 0], opposite[e, 1]
+        if z[a] < _NEAR or z[b] < _NEAR or z[c] < _NEAR:
+            continue
+        ex, ey = screen[b, 0] - screen[a, 0], screen[b, 1] - screen[a, 1]
+        side = ex * (screen[c, 1] - screen[a, 1]) - ey * (screen[c, 0] - screen[a, 0])
+        if other >= 0 and side * (ex * (screen[other, 1] - screen[a, 1]) - ey * (screen[other, 0] - screen[a, 0])) <= 0:
+            continue
+        for vertical in range(2):
+            axis, across = vertical, 1 - vertical
+            low, high = screen[a, across], screen[b, across]
+            if low == high:
+                continue
+            lines = width if vertical else height
+            length = height if vertical else width
+            first = max(int(np.ceil(min(low, high) - 0.5)), 0)
+            last = min(int(np.ceil(max(low, high) - 0.5)) - 1, lines - 1)
+            for line in range(first, last + 1):
+                t = (line + 0.5 - low) / (high - low)
+                place = screen[a, axis] + t * (screen[b, axis] - screen[a, axis]) - 0.5
+                before = int(np.floor(place))
+                if before < 0 or before + 1 >= length:
+                    continue
+                r, column = (before, line) if vertical else (line, before)
+                p, q = index[r, column], index[r + vertical, column + 1 - vertical]
+                if p < 0 or q < 0:
+                    continue
+                # The surface lies on the side of its third vertex.
+                upward = -ex if vertical else ey
+                surface_first = side * upward > 0
+                near, far = (p, q) if surface_first else (q, p)
+                edge_depth = 1.0 / ((1.0 - t) / z[a] + t / z[b])
+                behind = depth[far] - edge_depth
+                if behind < _STEP or behind < abs(edge_depth - depth[near]):
+                    continue
+                extent = place - before if surface_first else before + 1.0 - place
+                if best[vertical, r, column] < 0 or extent > reach[vertical, r, column]:
+                    best[vertical, r, column] = e
+                    reach[vertical, r, column] = extent
+                    swapped[vertical, r, column] = not surface_first
+    count = np.sum(best >= 0)
+    near_pixel = np.empty(count, np.int64)
+    far_pixel = np.empty(count, np.int64)
+    edge = np.empty(count, np.int64)
+    is_vertical = np.empty(count, np.bool_)
+    k = 0
+    for vertical in range(2):
+        for r in range(height):
+            for column in range(width):
+                if best[vertical, r, column] >= 0:
+                    p, q = index[r, column], index[r + vertical, column + 1 - vertical]
+                    near_pixel[k], far_pixel[k] = (q, p) if swapped[vertical, r, column] else (p, q)
+                    edge[k] = best[vertical, r, column]
+                    is_vertical[k] = vertical == 1
+                    k += 1
+    return near_pixel, far_pixel, edge, is_vertical

@@ -1,0 +1,56 @@
+"""Per-vertex attributes drawn into the unwrap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.camera import Camera
+from nextface.rendering.cpu import CpuRasterizer
+from nextface.rendering.fragments import Fragments, fragments, interpolate
+from nextface.textures import upsample
+
+
+def uv_fragments(model: MorphableModel, resolution: int) -> Fragments:
+    """The texels whose centres the unwrap covers; `corners` are uv vertices. One image of `resolution`²."""
+    u, v = model.uv.unbind(-1)
+    flat = torch.stack([u * resolution, (1.0 - v) * resolution, torch.ones_like(u)], -1)
+    vertices = 2.0 * flat[None]  # anywhere beyond the near plane; with focal length 1 the projection is the identity
+    camera = Camera(vertices.new_ones(1), vertices.new_zeros(1, 2), resolution, resolution)
+    texels = CpuRasterizer().visible_triangles(vertices, model.uv_triangles, camera)
+    return fragments(vertices, model.uv_triangles, texels, camera)
+
+
+def bake(attributes: Tensor, model: MorphableModel, resolution: int, texels: Fragments | None = None) -> Tensor:
+    """A UV image of a per-vertex attribute, row 0 at v = 1, empty texels filled smoothly from covered ones.
+
+    attributes: [B, V, C]; texels: `uv_fragments(model, resolution)`, when many attributes are baked. -> [B, T, T, C]
+    """
+    texels = texels or uv_fragments(model, resolution)
+    corners = model.triangles[texels.pixels.triangle]
+    batch, _, channels = attributes.shape
+    stacked = attributes.permute(1, 0, 2).flatten(1)[None]
+    values = interpolate(stacked, texels.pixels.image, corners, texels.barycentric)
+    images = texels.pixels.unpack(values).unflatten(-1, (batch, channels))[0].permute(2, 0, 1, 3)
+    mask = texels.pixels.unpack(torch.ones_like(texels.barycentric[:, :1]))
+    return fill(images, mask)
+
+
+def fill(images: Tensor, mask: Tensor) -> Tensor:
+    """Fill texels of zero mask by pull-push (Gortler et al. 1996): averages of covered texels at ever coarser sizes.
+
+    images: [B, T, T, C], T a power of two; mask: coverage in 0..1, [1|B, T, T, 1]. Covered texels keep their values.
+    """
+    size = images.shape[1]
+    if size == 1:
+        return images
+    weighted = _halve(images * mask)
+    share = _halve(mask)
+    coarse = fill(weighted / share.clamp_min(1e-6), (share > 0).to(share.dtype))
+    return images * mask + upsample(coarse, size) * (1.0 - mask)
+
+
+def _halve(images: Tensor) -> Tensor:
+    return avg_pool2d(images.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

@@ -1,0 +1,214 @@
+"""The GGX lobe of a rough dielectric (n = 1.4) as a direction, a strength and zonal coefficients.
+
+SH light reflected by the lobe is E · Σ_l [ K_l Σ_m c_lm Y_lm(d) + N_l Σ_m c_lm Y_lm(n) ]: a zonal lobe about its main
+direction d and a low one about the normal n, which stands for the cut by the horizon. E, K, N and d depend on the roughness
+and n·v through the table of tools/make_specular_table.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.functional import normalize
+
+from nextface.rendering.jit import array, kernel
+
+TABLE_BANDS = 10
+NORMAL_BANDS = 5
+_ABOUT_NORMAL = 2 + TABLE_BANDS
+
+
+@dataclass(frozen=True)
+class Lobes:
+    """The reflected lobe at every pixel, for a Fresnel weight of 1.
+
+    direction:       d, unit. [P, 3]
+    strength:        E, the reflectance under constant light. [P, 1]
+    about_direction: K_l. [bands, P]
+    about_normal:    N_l, N_0 = 0. [min(bands, 5), P]
+    """
+
+    direction: Tensor
+    strength: Tensor
+    about_direction: Tensor
+    about_normal: Tensor
+
+
+@lru_cache
+def specular_table(dtype: torch.dtype = torch.float32) -> Tensor:
+    """Nodes uniform in r and n·v over 0..1: E, tilt t, K_0 … K_9, N_0 … N_4. `[R, N, 17]`"""
+    with files("nextface.rendering").joinpath("specular_table.npz").open("rb") as file, np.load(file) as table:
+        albedo, tilt = table["albedo"][..., None], table["tilt"][..., None]
+        parts = [albedo, tilt, table["about_direction"], np.zeros_like(albedo), table["about_normal"]]
+    return torch.from_numpy(np.concatenate(parts, -1)).to(dtype)
+
+
+def lobes(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> Lobes:
+    """The lobe at every pixel, differentiable.
+
+    normal, to_viewer: unit, same frame, [P, 3]; roughness: perceptual, [P, 1]; bands ≤ 10. Roughness and n·v are held within
+    0..1.
+    """
+    if normal.device.type != "cpu":
+        return lobes_torch(normal, to_viewer, roughness, bands)
+    return Lobes(*_Lobes.apply(normal, to_viewer, roughness, bands))
+
+
+def lobes_torch(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> Lobes:
+    """The same in plain torch, on any device."""
+    viewing = (normal * to_viewer).sum(-1, keepdim=True)
+    entries = _look_up(specular_table(normal.dtype).to(normal.device), roughness[:, 0], viewing[:, 0])
+    reflection = 2.0 * viewing * normal - to_viewer
+    direction = normalize(reflection + entries[:, 1:2] * (normal - reflection), dim=-1)
+    about_normal = entries[:, _ABOUT_NORMAL : _ABOUT_NORMAL + min(bands, NORMAL_BANDS)]
+    return Lobes(direction, entries[:, :1], entries[:, 2 : 2 + bands].T, about_normal.T)
+
+
+def _look_up(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Bilinear entries at fractions 0..1 of both axes. `[P, 17]`"""
+    nodes = table.shape[0] - 1
+    y, x = row.clamp(0.0, 1.0) * nodes, column.clamp(0.0, 1.0) * nodes
+    top, left = y.detach().long().clamp_max(nodes - 1), x.detach().long().clamp_max(nodes - 1)
+    down, across = (y - top)[:, None], (x - left)[:, None]
+    upper = (1.0 - across) * table[top, left] + across * table[top, left + 1]
+    lower = (1.0 - across) * table[top + 1, left] + across * table[top + 1, left + 1]
+    return (1.0 - down) * upper + down * lower
+
+
+class _Lobes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int):  # type: ignore[override, no-untyped-def]
+        table = specular_table(normal.dtype)
+        direction, strength = torch.empty_like(normal), torch.empty_like(roughness)
+        about_direction = normal.new_empty(bands, normal.shape[0])
+        about_normal = normal.new_empty(min(bands, NORMAL_BANDS), normal.shape[0])
+        outputs = (direction, strength, about_direction, about_normal)
+        inputs = [array(part) for part in (table, normal, to_viewer, roughness)]
+        _lobes_forward(*inputs, *(part.numpy() for part in outputs))
+        ctx.save_for_backward(normal, to_viewer, roughness)  # type: ignore[attr-defined]
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *cotangents: Tensor):  # type: ignore[override, no-untyped-def]
+        normal, to_viewer, roughness = ctx.saved_tensors  # type: ignore[attr-defined]
+        gradients = [torch.empty_like(part) for part in (normal, to_viewer, roughness)]
+        _lobes_backward(
+            *(array(part) for part in (specular_table(normal.dtype), normal, to_viewer, roughness)),
+            *(array(part) for part in cotangents),
+            *(part.numpy() for part in gradients),
+        )
+        return *gradients, None
+
+
+@kernel
+def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, about_direction, about_normal):  # type: ignore[no-untyped-def]
+    dtype = normal.dtype
+    zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
+    nodes = table.shape[0] - 1
+    for p in range(normal.shape[0]):
+        nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
+        vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
+        viewing = nx * vx + ny * vy + nz * vz
+        y, x = min(max(roughness[p, 0], zero), one) * nodes, min(max(viewing, zero), one) * nodes
+        i, j = min(int(y), nodes - 1), min(int(x), nodes - 1)
+        down, across = dtype.type(y - i), dtype.type(x - j)
+        w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
+        strength[p, 0] = (
+            w00 * table[i, j, 0] + w01 * table[i, j + 1, 0] + w10 * table[i + 1, j, 0] + w11 * table[i + 1, j + 1, 0]
+        )
+        tilt = w00 * table[i, j, 1] + w01 * table[i, j + 1, 1] + w10 * table[i + 1, j, 1] + w11 * table[i + 1, j + 1, 1]
+        for band in range(about_direction.shape[0]):
+            k = 2 + band
+            about_direction[band, p] = (
+                w00 * table[i, j, k]
+                + w01 * table[i, j + 1, k]
+                + w10 * table[i + 1, j, k]
+                + w11 * table[i + 1, j + 1, k]
+            )
+        for band in range(about_normal.shape[0]):
+            k = _ABOUT_NORMAL + band
+            about_normal[band, p] = (
+                w00 * table[i, j, k]
+                + w01 * table[i, j + 1, k]
+                + w10 * table[i + 1, j, k]
+                + w11 * table[i + 1, j + 1, k]
+            )
+        to_normal = tilt + (one - tilt) * two * viewing
+        dx = to_normal * nx - (one - tilt) * vx
+        dy = to_normal * ny - (one - tilt) * vy
+        dz = to_normal * nz - (one - tilt) * vz
+        scale = one / np.sqrt(dx * dx + dy * dy + dz * dz)
+        direction[p, 0], direction[p, 1], direction[p, 2] = dx * scale, dy * scale, dz * scale
+
+
+@kernel
+def _lobes_backward(  # type: ignore[no-untyped-def]
+    table,
+    normal,
+    to_viewer,
+    roughness,
+    to_direction,
+    to_strength,
+    to_about_direction,
+    to_about_normal,
+    normal_gradient,
+    viewer_gradient,
+    roughness_gradient,
+):
+    dtype = normal.dtype
+    zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
+    nodes = table.shape[0] - 1
+    for p in range(normal.shape[0]):
+        nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
+        vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
+        viewing = nx * vx + ny * vy + nz * vz
+        y, x = min(max(roughness[p, 0], zero), one) * nodes, min(max(viewing, zero), one) * nodes
+        i, j = min(int(y), nodes - 1), min(int(x), nodes - 1)
+        down, across = dtype.type(y - i), dtype.type(x - j)
+        w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
+        tilt = w00 * table[i, j, 1] + w01 * table[i, j + 1, 1] + w10 * table[i + 1, j, 1] + w11 * table[i + 1, j + 1, 1]
+        mirror = one - tilt
+        to_normal = tilt + mirror * two * viewing
+        dx, dy, dz = to_normal * nx - mirror * vx, to_normal * ny - mirror * vy, to_normal * nz - mirror * vz
+        scale = one / np.sqrt(dx * dx + dy * dy + dz * dz)
+        dx, dy, dz = dx * scale, dy * scale, dz * scale
+        gx, gy, gz = to_direction[p, 0], to_direction[p, 1], to_direction[p, 2]
+        along = gx * dx + gy * dy + gz * dz
+        gx, gy, gz = (gx - along * dx) * scale, (gy - along * dy) * scale, (gz - along * dz) * scale
+        with_normal = gx * nx + gy * ny + gz * nz
+        with_viewer = gx * vx + gy * vy + gz * vz
+        to_tilt = (one - two * viewing) * with_normal + with_viewer
+        by_row, by_column = zero, zero
+        for part in range(2 + to_about_direction.shape[0] + to_about_normal.shape[0]):
+            band = part - 2
+            k = part
+            if part == 0:
+                g = to_strength[p, 0]
+            elif part == 1:
+                g = to_tilt
+            elif band < to_about_direction.shape[0]:
+                g = to_about_direction[band, p]
+            else:
+                band -= to_about_direction.shape[0]
+                k = _ABOUT_NORMAL + band
+                g = to_about_normal[band, p]
+            a, b, c, d = table[i, j, k], table[i, j + 1, k], table[i + 1, j, k], table[i + 1, j + 1, k]
+            by_row += g * ((one - across) * (c - a) + across * (d - b))
+            by_column += g * ((one - down) * (b - a) + down * (d - c))
+        to_viewing = two * mirror * with_normal
+        if zero <= viewing <= one:
+            to_viewing += by_column * nodes
+        roughness_gradient[p, 0] = by_row * nodes if zero <= roughness[p, 0] <= one else zero
+        normal_gradient[p, 0] = to_normal * gx + to_viewing * vx
+        normal_gradient[p, 1] = to_normal * gy + to_viewing * vy
+        normal_gradient[p, 2] = to_normal * gz + to_viewing * vz
+        viewer_gradient[p, 0] = to_viewing * nx - mirror * gx
+        viewer_gradient[p, 1] = to_viewing * ny - mirror * gy
+        viewer_gradient[p, 2] = to_viewing * nz - mirror * gz
