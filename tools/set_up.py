@@ -66,8 +66,8 @@ def make_venv(python: str) -> None:
     else:
         where = subprocess.run([python, "-c", "import pip; print(pip.__path__[0])"], capture_output=True, text=True)
         done = where.returncode == 0 and run(python, "-m", "venv", "--without-pip", VENV)
-        done = done and run(in_venv("python"), where.stdout.strip(), "install", "--quiet", "pip")
-    if not done:
+        done = done and run(in_venv("python"), where.stdout.strip(), "install", "--quiet", "--ignore-installed", "pip")
+    if not done or not run(in_venv("python"), "-m", "pip", "--version", quiet=True):
         shutil.rmtree(VENV, ignore_errors=True)
         sys.exit(f"set_up: {python} could not make .venv. On Debian and Ubuntu: apt install python3-venv python3-pip")
 
