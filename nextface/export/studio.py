@@ -19,7 +19,7 @@ from nextface.scene import Scene
 DISTANCE = 900.0  # mm from the camera to the head's middle: a portrait lens's natural perspective
 BACKDROP = (0.030, 0.033, 0.038)  # linear grey, bluish
 TURN = math.radians(30.0)
-FRAMES = 40
+FRAMES = 32
 FRAMES_PER_SECOND = 20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -120,15 +121,15 @@ def test_landmarks_are_dots_at_their_places(reconstruction, folder):
 
 def test_turntable_turns_at_twenty_frames_a_second(folder):
     gif = Image.open(folder / "turntable_0.gif")
-    assert gif.n_frames == 40 and gif.info["duration"] == 50 and gif.info["loop"] == 0
+    assert gif.n_frames == 32 and gif.info["duration"] == 50 and gif.info["loop"] == 0
     centres = []
     for number in range(gif.n_frames):
         gif.seek(number)
         frame = np.asarray(gif.convert("RGB")).astype(float)
         centres.append(frame)
     to_and_fro = [np.abs(frame - centres[0]).mean() for frame in centres]
-    assert np.argmax(to_and_fro) == 20
-    assert np.abs(centres[39] - centres[1]).mean() < 1.0
+    assert np.argmax(to_and_fro) == 16
+    assert np.abs(centres[31] - centres[1]).mean() < 1.0
 
 
 class References(HTMLParser):
@@ -153,7 +154,8 @@ def test_report_is_one_self_contained_page(folder):
     reader.feed(text)
     assert reader.open == []
     assert len(reader.sources) > 30 and all(source.startswith("data:image/") for source in reader.sources)
-    assert "someone &amp; co.png" in text and "textureResolution" in text and "http" not in text
+    assert "someone &amp; co.png" in text and "textureResolution" in text
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
 
 
 def test_metrics_say_what_made_the_numbers(reconstruction, folder):
