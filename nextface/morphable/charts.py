@@ -152,15 +152,16 @@ def flatten(disc: Disc, boundary: Floats, rounds: int = 12) -> Floats:
 
     Floater's mean value coordinates (2003) start; each round divides the pull of a vertex by the stretch around it
     (Yoshizawa, Belyaev, Seidel 2004), measured against `density`. Positive weights and a convex boundary make every
-    round free of folds by Tutte's theorem. The round of least stretch is kept. -> [U, 2]
+    round free of folds by Tutte's theorem. The rounds end when the stretch no longer falls. -> [U, 2]
     """
     weights = _mean_value_weights(disc)
     best, best_stretch = None, np.inf
     for _ in range(rounds):
         uv = _solve(weights, disc.loop, boundary)
         at_vertex, total = _stretch(disc, uv)
-        if total < best_stretch:
-            best, best_stretch = uv, total
+        if total >= best_stretch:
+            break
+        best, best_stretch = uv, total
         pull = 1.0 / np.sqrt(at_vertex)
         weights = weights.multiply(pull[None, :]).tocsr()
     assert best is not None
@@ -252,7 +253,8 @@ def _solve(weights: csr_matrix, loop: Ints, boundary: Floats) -> Floats:
     system = identity(len(inner), format="csr") - rows[:, inner]
     uv = np.empty((count, 2))
     uv[loop] = boundary
-    uv[inner] = splu(system.tocsc()).solve(rows[:, loop] @ boundary)
+    factors = splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    uv[inner] = factors.solve(rows[:, loop] @ boundary)
     return uv
 
 

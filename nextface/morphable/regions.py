@@ -95,7 +95,7 @@ def _eye(vertices: Floats, side: Points, unit: float) -> Floats:
     axis = (outer - inner)[:2] / np.linalg.norm((outer - inner)[:2])
     offset = vertices[:, :2] - centre[:2]
     along, across = offset @ axis, offset @ np.array([-axis[1], axis[0]])
-    width = 0.5 * np.linalg.norm((outer - inner)[:2])
+    width = 0.5 * float(np.linalg.norm((outer - inner)[:2]))
     height = 0.5 * np.linalg.norm((side["eye.top"] - side["eye.bottom"])[:2])
     radius = np.hypot(along / width, across / height)
     near = _ramp(vertices[:, 2], centre[2] - 30 * unit, centre[2] - 20 * unit)
@@ -123,7 +123,7 @@ def _eyebrow(vertices: Floats, side: Points, unit: float) -> Floats:
     bend = 0.5 * (side["eyebrow.bend.lower"] + side["eyebrow.bend.upper"])
     outward = np.sign(bend[0] - inner[0])
     tail = np.array([bend[0] + 11 * unit * outward, bend[1] - 6 * unit, bend[2]])
-    half = 0.5 * np.linalg.norm(side["eyebrow.bend.upper"] - side["eyebrow.bend.lower"])
+    half = 0.5 * float(np.linalg.norm(side["eyebrow.bend.upper"] - side["eyebrow.bend.lower"]))
     distance = np.minimum(_to_segment(vertices, inner, bend), _to_segment(vertices, bend, tail))
     near = _ramp(vertices[:, 2], bend[2] - 40 * unit, bend[2] - 30 * unit)
     return _ramp(distance, half + 2.0 * unit, half - 0.5 * unit) * near
@@ -147,4 +147,5 @@ def _ear(vertices: Floats, side: Points, unit: float) -> Floats:
     behind = _ramp(vertices[:, 2], tragus[2] + 5.0 * unit, tragus[2] + 1.0 * unit)
     below = _ramp(vertices[:, 1], top[1] + 12.0 * unit, top[1] + 7.0 * unit)
     above = _ramp(vertices[:, 1], lobule[1] - 6.0 * unit, lobule[1] - 2.0 * unit)
-    return beyond * behind * below * above
+    before = _ramp(vertices[:, 2], outer[2] - 12.0 * unit, outer[2] - 8.0 * unit)
+    return beyond * behind * before * below * above
