@@ -21,14 +21,14 @@ def panels(image: Tensor, rendering: Rendering, index: int = 0) -> dict[str, np.
     """The pictures of a strip by name, uint8 `[H, W, 3]`, in NextFace's order.
 
     image: the photo's crop, linear Rec.709. [H, W, 3]
-    Illumination is what the light does to a white surface, darkened where it would clip. Diffuse albedo, specular weight and roughness are the skin maps as
-    projected on the face. Specular and roughness are linear, the rest is sRGB-encoded.
+    Illumination is what the light does to a white surface, darkened where it would clip. Diffuse albedo, specular weight and
+    roughness are the skin maps as projected on the face. Specular and roughness are linear, the rest is sRGB-encoded.
     """
     mask = rendering.mask[index]
     black = image.new_zeros(3)
     illumination = rendering.illumination[index]
     if mask.any():
-        illumination = illumination / illumination[mask].quantile(0.99).clamp_min(1.0)
+        illumination = illumination / max(1.0, float(np.quantile(illumination[mask].cpu().numpy(), 0.99)))
     return {
         "input": encode_srgb(image),
         "overlay": encode_srgb(over(rendering.image[index], mask, image)),
