@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from nextface.export.strips import panels
 from nextface.export.studio import studio_view
 from nextface.photo import Photo
 
+if TYPE_CHECKING:
+    from nextface.reconstruction import Reconstruction
+
 RELIT_SIZE = 208
 RELIT_YAWS = (-35.0, 0.0, 35.0)
 MAP_SIZE = 400
@@ -33,10 +37,7 @@ PANEL_NOTES = {
 
 def report(
     result: PhotoResult,
-    photo: Photo,
-    config: OptimConfig,
-    losses: Mapping[str, Sequence[float]],
-    timings: Mapping[str, float],
+    run: Reconstruction,
     residuals: Mapping[str, float | None],
     turntable: bytes | None,
     landmarks: bytes,
@@ -45,9 +46,10 @@ def report(
 
     turntable: GIF bytes, left out where None; landmarks: JPEG bytes.
     """
+    photo = run.photo
     body = [
         f"<h1>{page.escape(photo.name)}</h1>",
-        page.cards(_headline(result, photo, timings, residuals)),
+        page.cards(_headline(result, photo, run.timings, residuals)),
         page.section(
             "Photo and reconstruction",
             "The crop that was fitted, the reconstruction drawn by its own camera and light, and the skin as projected on the face.",
@@ -63,14 +65,19 @@ def report(
             "UV maps; confidence is white where the photo shows the skin, grey where the mirror half does, black elsewhere.",
             page.grid(_maps(result), 5),
         ),
-        page.section("Light, landmarks, turntable", "", page.grid(_extras(result, config, turntable, landmarks), 3)),
+        page.section(
+            "Light, landmarks, turntable", "", page.grid(_extras(result, run.config, turntable, landmarks), 3)
+        ),
     ]
-    if losses:
-        curves = [page.Figure(data_uri(png(loss_curve(values, name)), "png"), name) for name, values in losses.items()]
+    if run.losses:
+        curves = [page.Figure(data_uri(png(loss_curve(run.losses[name], name)), "png"), name) for name in run.losses]
         body.append(page.section("Loss", "", page.grid(curves, 3)))
-    if timings:
-        body.append(page.section("Time", "", page.bars(timings)))
-    body.append(page.section("Settings", "", page.table(config.as_keys(), "all settings of this run")))
+    if run.timings:
+        body.append(page.section("Time", "", page.bars(run.timings)))
+    tables = [page.table(run.config.as_keys(), "settings as resolved")]
+    if run.report:
+        tables.append(page.table(run.report, "more about this run"))
+    body.append(page.section("Details", "", *tables))
     return page.page(f"{photo.name} - nextface", "\n".join(body))
 
 

@@ -216,10 +216,7 @@ class _Export:
         self.put(f"photoTexture_{self.result.index}.png", png(texture))
 
     def write_report(self) -> None:
-        run = self.reconstruction
-        content = report(
-            self.result, run.photo, run.config, run.losses, run.timings, self.residuals, self.gif, jpeg(self.landmarks)
-        )
+        content = report(self.result, self.reconstruction, self.residuals, self.gif, jpeg(self.landmarks))
         self.put("report.html", content)
 
     def write_metrics(self) -> None:
