@@ -141,7 +141,9 @@ class Scene:
             partial.replace(path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
-            raise OutputError(f"{path}: the scene could not be saved ({error}); check the folder and the free space") from error
+            raise OutputError(
+                f"{path}: the scene could not be saved ({error}); check the folder and the free space"
+            ) from error
 
     @classmethod
     def load(cls, path: Path | str) -> tuple[Scene, dict[str, object]]:

@@ -36,9 +36,7 @@ class LaplacianTexture:
         while pyramid[-1].shape[1] > COARSEST:
             half = pyramid[-1].shape[1] // 2
             channels_first = pyramid[-1].permute(0, 3, 1, 2)
-            pyramid.append(
-                interpolate(channels_first, (half, half), mode="area").permute(0, 2, 3, 1)
-            )
+            pyramid.append(interpolate(channels_first, (half, half), mode="area").permute(0, 2, 3, 1))
         pyramid.reverse()
         levels = [pyramid[0]]
         for coarse, fine in zip(pyramid[:-1], pyramid[1:], strict=True):

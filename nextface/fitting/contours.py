@@ -1,0 +1,68 @@
+"""Landmarks on the surface, and the contour points among them that slide along the silhouette."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nextface.morphable.model import LandmarkEmbedding, MorphableModel
+from nextface.rendering.camera import Camera
+
+_HYSTERESIS = 0.01
+
+
+def candidate_weights(embedding: LandmarkEmbedding, triangles: Tensor) -> tuple[Tensor, Tensor]:
+    """Corner vertices and barycentric weights of every candidate. `[N, C, 3]` int64 and `[N, C, 3]`."""
+    return triangles[embedding.triangle], embedding.barycentric
+
+
+def surface_points(vertices: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
+    """Points on the surface. vertices `[B, V, 3]`, corners and weights `[B, N, 3]` -> `[B, N, 3]`."""
+    batch = torch.arange(vertices.shape[0], device=vertices.device)[:, None, None]
+    return (vertices[batch, corners] * weights[..., None]).sum(2)
+
+
+def choose(
+    embedding: LandmarkEmbedding, model: MorphableModel, vertices_camera: Tensor, camera: Camera, held: Tensor
+) -> Tensor:
+    """The candidate in force for every landmark: the one that lies furthest out in the picture.
+
+    "Out" is away from the middle of the fixed landmarks, seen from the candidate now held; a candidate takes over
+    only when it lies further out than the held one by 1% of the landmarks' extent.
+
+    vertices_camera: [B, V, 3]; held: [B, N] int64 -> [B, N] int64.
+    """
+    sliding = embedding.count > 1
+    if not bool(sliding.any()):
+        return held
+    corners, weights = candidate_weights(embedding, model.triangles)
+    count, slots = corners.shape[:2]
+    batch = vertices_camera.shape[0]
+    flat = surface_points(
+        vertices_camera,
+        corners.flatten(0, 1).expand(batch, -1, -1),
+        weights.flatten(0, 1).expand(batch, -1, -1).to(vertices_camera),
+    )
+    pixels = camera.project(flat).unflatten(1, (count, slots))
+    now = pixels.gather(2, held[:, :, None, None].expand(-1, -1, 1, 2)).squeeze(2)
+    fixed = now[:, ~sliding] if bool((~sliding).any()) else now
+    middle = fixed.mean(1, keepdim=True)
+    extent = (fixed.amax(1) - fixed.amin(1)).amax(-1)
+    outward = torch.nn.functional.normalize(now - middle, dim=-1)
+    reach = ((pixels - middle[:, :, None]) * outward[:, :, None]).sum(-1)
+    best = reach.argmax(-1)
+    gain = reach.gather(2, best[..., None]) - reach.gather(2, held[..., None])
+    moves = sliding & (gain.squeeze(-1) > _HYSTERESIS * extent[:, None])
+    return torch.where(moves, best, held)
+
+
+def first_choice(embedding: LandmarkEmbedding, batch: int) -> Tensor:
+    """The middle candidate of every landmark: where it lies on a frontal face. [B, N] int64"""
+    return ((embedding.count - 1) // 2).expand(batch, -1).clone()
+
+
+def picked(embedding: LandmarkEmbedding, triangles: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
+    """Corners and weights of the chosen candidates. choice `[B, N]` -> two `[B, N, 3]`."""
+    corners, weights = candidate_weights(embedding, triangles)
+    row = torch.arange(choice.shape[1], device=choice.device)
+    return corners[row, choice], weights[row, choice]

@@ -1,0 +1,210 @@
+"""Stage 3: per-texel diffuse, specular, roughness and normal maps from the photo; pose, shape and light stay."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nextface.config import OptimConfig
+from nextface.fitting.fill import confidence_map, fill_unseen, seen_from
+from nextface.fitting.losses import encode, robust
+from nextface.fitting.observation import Observation
+from nextface.fitting.outliers import inlier_weight, map_trust, unclipped
+from nextface.fitting.progress import Progress
+from nextface.fitting.texels import Penalties, TexelAdam
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.camera import Camera
+from nextface.rendering.cpu import CpuRasterizer
+from nextface.rendering.filter import blur
+from nextface.rendering.fragments import Fragments, fragments
+from nextface.rendering.normals import vertex_normals
+from nextface.rendering.render import to_view
+from nextface.rendering.sh import irradiance
+from nextface.rendering.shading import shade_diffuse, shade_specular
+from nextface.rendering.skin import statistical_maps
+from nextface.rendering.tangents import PixelFrames, pixel_frames
+from nextface.rendering.texture import TextureLookup
+from nextface.scene import Scene
+from nextface.textures import COARSEST, MAP_CHANNELS, LaplacianTexture, SkinMaps
+
+log = logging.getLogger(__name__)
+
+MOVES = ("maps",)
+
+_SLICES = {"diffuse": slice(0, 3), "specular": slice(3, 4), "roughness": slice(4, 5), "normal": slice(5, 7)}
+_SIGN = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0)
+
+_PHOTO_SD = 0.02
+_ROBUST_SCALE = 0.06
+_RATE = {"diffuse": 0.01, "specular": 0.01, "roughness": 0.01, "normal": 0.01}
+_DEVIATION_SD = {"diffuse": 0.15, "specular": 0.15, "roughness": 0.05, "normal": 0.08}
+_SYMMETRY_SD = {"diffuse": 0.05, "specular": 0.05, "roughness": 0.03, "normal": 0.05}
+_CHROMA_SD = 0.05
+_RANGE_SD = 0.02
+"""Spreads of a level's texels: about the statistical map, about the mirror image, of colour shifts, beyond 0…1."""
+
+_NORMAL_FROM = 64
+"""Coarser structure of the surface is the mesh's, not the normal map's."""
+_EPSILON = 0.3
+_COVERED = 0.4
+"""Share of the map's texels that a photo shows, about."""
+_SEEN = 0.5
+_GRAZING = (0.15, 0.4)
+_INLIER_EVERY = 25
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What stays fixed while the maps move; vectors in the view frame. to_viewer: unit, [P, 3]"""
+
+    seen: Fragments
+    lookup: TextureLookup
+    frames: PixelFrames
+    to_viewer: Tensor
+
+
+def fit_maps(
+    scene: Scene, observation: Observation, model: MorphableModel, config: OptimConfig, progress: Progress
+) -> Scene:
+    """Move `MOVES` so that the drawn skin meets the photo texel by texel.
+
+    Texels that no accepted pixel saw are filled afterwards, level by level: by their mirror image where that was
+    seen, else by what the coarser levels say.
+    """
+    scene = scene.detached()
+    start = scene.maps or statistical_maps(scene, model, config.texture_resolution)
+    surface = _surface(scene, model, start.diffuse.resolution)
+    stacked = _stack(start)
+    levels = stacked.levels
+    target = encode(surface.seen.pixels.pack(observation.image))
+    believed = _believed(surface, observation, model)
+    weight = believed
+    radiance = scene.radiance()
+    optimisers = [TexelAdam(level, _penalties(level.shape[1], config), _rates(level.shape[1])) for level in levels]
+    good = [level.clone() for level in levels]
+    for number in range(config.iter_step3):
+        leaves = [level.requires_grad_(True) for level in levels]
+        values = surface.lookup.lookup(LaplacianTexture(leaves))
+        residual = encode(blur(_shade(values, surface, radiance), surface.seen.pixels)) - target
+        if number % _INLIER_EVERY == 0:
+            weight = believed * inlier_weight(residual.detach(), believed, surface.seen.pixels)
+        loss = _photo_cost(residual, values, weight)
+        if not bool(torch.isfinite(loss)):
+            progress.stop(f"the maps stage diverged at iteration {number}; kept the last good maps")
+            levels = good
+            break
+        gradients = torch.autograd.grad(loss, leaves)
+        decay = 0.5 + 0.5 * math.cos(math.pi * number / config.iter_step3)
+        for level, optimiser, gradient in zip(levels, optimisers, gradients, strict=True):
+            level.requires_grad_(False)
+            optimiser.step(gradient, decay, _epsilon(gradient))
+        progress.step(float(loss.detach()), lambda: replace(scene, maps=_unstack(stacked, start.confidence)).detached())
+    facing = (surface.frames.normal * surface.to_viewer).sum(-1).clamp_min(0.0)
+    seen = seen_from(surface.lookup.seen(weight * facing), _SEEN)
+    filled = fill_unseen(LaplacianTexture(levels), _stack(start), seen, seen.new_tensor(_SIGN))
+    maps = _unstack(filled, confidence_map(seen))
+    return replace(scene, maps=maps)
+
+
+def _surface(scene: Scene, model: MorphableModel, resolution: int) -> _Surface:
+    with torch.no_grad():
+        camera = Camera.of(scene)
+        vertices = scene.vertices_camera(model)
+        pixels = CpuRasterizer().visible_triangles(vertices, model.triangles, camera)
+        seen = fragments(vertices, model.triangles, pixels, camera)
+        view = to_view(vertices)
+        rays = camera.rays(pixels.image, pixels.row, pixels.column)
+        return _Surface(
+            seen=seen,
+            lookup=TextureLookup.build(seen, model, resolution, camera, vertices),
+            frames=pixel_frames(seen, view, vertex_normals(view, model.triangles), model),
+            to_viewer=-normalize(to_view(rays), dim=-1),
+        )
+
+
+def _believed(surface: _Surface, observation: Observation, model: MorphableModel) -> Tensor:
+    """Skin that is seen not too obliquely and not clipped. [P]"""
+    pixels = surface.seen.pixels
+    region = surface.seen.interpolate(map_trust(model)[None])[:, 0].clamp(0.0, 1.0)
+    low, high = _GRAZING
+    facing = (surface.frames.normal * surface.to_viewer).sum(-1)
+    usable = pixels.pack(observation.valid & unclipped(observation.image))
+    return region * ((facing - low) / (high - low)).clamp(0.0, 1.0) * usable
+
+
+def _shade(values: Tensor, surface: _Surface, radiance: Tensor) -> Tensor:
+    """Radiance of the looked-up skin. values: [P, 7] in the order of `MAP_CHANNELS` -> [P, 3]."""
+    normal = surface.frames.bend(values[:, _SLICES["normal"]])
+    image = surface.seen.pixels.image
+    colour = shade_diffuse(
+        values[:, _SLICES["diffuse"]].clamp_min(0.0), irradiance(normal, radiance, image).clamp_min(0.0)
+    )
+    weight = values[:, _SLICES["specular"]].clamp(0.0, 1.0)
+    return colour + shade_specular(normal, surface.to_viewer, weight, values[:, _SLICES["roughness"]], radiance, image)
+
+
+def _photo_cost(residual: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of the robust residual and of departures from 0…1, in units of their spreads."""
+    ranged = values[:, : _SLICES["normal"].start]
+    beyond = (torch.relu(-ranged) + torch.relu(ranged - 1.0)).square().sum(-1) / _RANGE_SD**2
+    photo = robust(residual.square().sum(-1), _ROBUST_SCALE) / _PHOTO_SD**2
+    return ((photo + beyond) * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def _penalties(size: int, config: OptimConfig) -> Penalties:
+    """Weights of one level; NextFace's stock settings stand for the spreads given above."""
+    fine = size > COARSEST
+    smooth = {
+        "diffuse": config.weight_diffuse_smoothness_reg / 0.001 if fine else 0.25,
+        "specular": config.weight_specular_smoothness_reg / 0.001
+        if fine
+        else config.weight_specular_consistency_reg / 2.0,
+        "roughness": config.weight_roughness_smoothness_reg / 0.002 + config.weight_roughness_consistency_reg,
+        "normal": 1.0,
+    }
+    symmetry = {
+        "diffuse": config.weight_diffuse_symmetry_reg / 300.0,
+        "specular": config.weight_specular_symmetry_reg / 200.0,
+        "roughness": config.weight_roughness_symmetry_reg / 200.0,
+        "normal": 1.0,
+    }
+    share = 0.5 / (_COVERED * size * size)
+    return Penalties(
+        deviation=_per_channel({name: share * smooth[name] / _DEVIATION_SD[name] ** 2 for name in MAP_CHANNELS}),
+        symmetry=_per_channel({name: 0.5 * share * symmetry[name] / _SYMMETRY_SD[name] ** 2 for name in MAP_CHANNELS}),
+        sign=torch.tensor(_SIGN),
+        chroma=share * config.weight_diffuse_consistency_reg / 100.0 / _CHROMA_SD**2,
+    )
+
+
+def _rates(size: int) -> Tensor:
+    return _per_channel({**_RATE, "normal": _RATE["normal"] if size >= _NORMAL_FROM else 0.0})
+
+
+def _per_channel(values: dict[str, float]) -> Tensor:
+    return torch.tensor([values[name] for name, count in MAP_CHANNELS.items() for _ in range(count)])
+
+
+def _epsilon(gradient: Tensor) -> Tensor:
+    """A share of the root mean square gradient of the texels that have one. [C]"""
+    touched = (gradient != 0.0).sum((0, 1, 2)).clamp_min(1)
+    return _EPSILON * (gradient.square().sum((0, 1, 2)) / touched).sqrt() + 1e-12
+
+
+def _stack(maps: SkinMaps) -> LaplacianTexture:
+    """The four maps as one of seven channels: one lookup instead of four."""
+    parts = [texture.levels for texture in maps.textures().values()]
+    return LaplacianTexture([torch.cat(level, -1).contiguous() for level in zip(*parts, strict=True)])
+
+
+def _unstack(stacked: LaplacianTexture, confidence: Tensor) -> SkinMaps:
+    parts = {
+        name: LaplacianTexture([level[..., where].contiguous() for level in stacked.levels])
+        for name, where in _SLICES.items()
+    }
+    return SkinMaps(**parts, confidence=confidence)

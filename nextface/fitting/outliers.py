@@ -1,0 +1,123 @@
+"""Which pixels count: skin that the photo shows, is not clipped, and that the model can explain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.raster import VisiblePixels
+
+CLIPPED_HIGH = 0.98
+CLIPPED_LOW = 0.01
+"""Bounds of the sRGB-encoded value beyond which a channel says nothing of the light that fell on it."""
+
+_FIT_TRUST = {
+    "skin": 1.0,
+    "lips": 0.8,
+    "eyebrows": 0.3,
+    "eyes": 0.3,
+    "ears": 0.3,
+    "mouth_interior": 0.0,
+    "scalp": 0.0,
+    "neck": 0.1,
+}
+_MAP_TRUST = {
+    "skin": 1.0,
+    "lips": 1.0,
+    "eyebrows": 1.0,
+    "eyes": 0.0,
+    "ears": 1.0,
+    "mouth_interior": 0.0,
+    "scalp": 0.0,
+    "neck": 1.0,
+}
+_SPREAD_FLOOR = (0.05, 0.05, 0.3)
+"""Smallest spreads of log R/G, log B/G and log luminance that count as another colour."""
+_ROOM = 3.0
+_FEWEST = 20
+_BLUR_ROUNDS = 3
+_ACCEPT = 3.0
+_FLOOR = 0.025
+
+
+def fit_trust(model: MorphableModel) -> Tensor:
+    """How far each vertex is to be believed when shape, light and statistical albedo are fitted. [V, 1]"""
+    return _blend(model, _FIT_TRUST)
+
+
+def map_trust(model: MorphableModel) -> Tensor:
+    """Which vertices' texels are taken from the photo: skin and brows, not eyeballs, mouth and hair. [V, 1]"""
+    return _blend(model, _MAP_TRUST)
+
+
+def _blend(model: MorphableModel, trusts: dict[str, float]) -> Tensor:
+    trust = torch.zeros_like(model.mean[:, 0])
+    covered = torch.zeros_like(trust)
+    for region, weight in model.regions.items():
+        trust = trust + trusts[region] * weight
+        covered = covered + weight
+    return (trust / covered.clamp_min(1.0))[:, None].clamp(0.0, 1.0)
+
+
+def unclipped(linear: Tensor) -> Tensor:
+    """Pixels with no channel at the top and not all channels at the bottom of the sensor. `[..., 3] -> [...]` bool"""
+    high = ((CLIPPED_HIGH + 0.055) / 1.055) ** 2.4
+    low = CLIPPED_LOW / 12.92
+    return (linear < high).all(-1) & (linear > low).any(-1)
+
+
+def skin_likelihood(observed: Tensor, central: Tensor, pixels: VisiblePixels) -> Tensor:
+    """How far each pixel has the colour of this face's own skin, before anything is fitted.
+
+    Hair over the forehead can be mistaken for shading; its chromaticity gives it away. Log chromaticities and log luminance
+    are compared with their median and median absolute deviation on the middle of the face, with room for shading.
+
+    observed: linear RGB, [P, 3]; central: pixels on the middle of the face, [P] bool -> [P] in 0..1
+    """
+    logs = (observed.clamp_min(0.0) + 1e-3).log()
+    features = torch.stack([logs[:, 0] - logs[:, 1], logs[:, 2] - logs[:, 1], logs.mean(1)], 1)
+    features = smooth(features, pixels, 1)
+    floor = features.new_tensor(_SPREAD_FLOOR)
+    likelihood = torch.ones_like(features[:, 0])
+    for image in range(pixels.batch):
+        mine = pixels.image == image
+        sample = features[mine & central]
+        if len(sample) < _FEWEST:
+            continue
+        middle = sample.median(0).values
+        spread = (1.4826 * (sample - middle).abs().median(0).values).maximum(floor)
+        distance = ((features[mine] - middle) / (_ROOM * spread)).square().sum(1)
+        likelihood[mine] = 1.0 / (1.0 + distance.square())
+    return smooth(likelihood[:, None], pixels, 1)[:, 0]
+
+
+def inlier_weight(residual: Tensor, trust: Tensor, pixels: VisiblePixels) -> Tensor:
+    """Soft inlier weights from the residuals of the current fit.
+
+    Hair, glasses, hands and beards differ from the model over whole patches while noise and texture do not: the
+    residual's size is averaged over a neighbourhood, set against the photo's own median on trusted skin, and weighed by
+    1 / (1 + (x/3)^6).
+
+    residual: on the scale of `losses.encode`. [P, 3]; trust: [P] -> [P] in 0..1
+    """
+    size = smooth(residual, pixels).norm(dim=1)
+    weight = torch.ones_like(size)
+    for image in range(pixels.batch):
+        mine = pixels.image == image
+        believed = mine & (trust > 0.5)
+        if not bool(believed.any()):
+            continue
+        spread = (1.4826 * size[believed].median()).clamp_min(_FLOOR)
+        weight[mine] = 1.0 / (1.0 + (size[mine] / (_ACCEPT * spread)) ** 6)
+    return weight
+
+
+def smooth(values: Tensor, pixels: VisiblePixels, rounds: int = _BLUR_ROUNDS) -> Tensor:
+    """Repeated mean over a pixel and its covered neighbours. `[P, C] -> [P, C]`"""
+    present = pixels.neighbours >= 0
+    index = pixels.neighbours.clamp_min(0)
+    count = 1.0 + present.sum(1, keepdim=True)
+    for _ in range(rounds):
+        values = (values + (values[index] * present[..., None]).sum(1)) / count
+    return values

@@ -1,0 +1,295 @@
+"""Stage 2: light, statistical albedo, shape, expression and pose from the photo, coarse to fine."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nextface.config import OptimConfig
+from nextface.fitting.appearance import Painter
+from nextface.fitting.landmark_loss import LandmarkLoss, extent
+from nextface.fitting.light import EXPOSURE_SD, WHITE_BALANCE_SD, LightPrior, light_prior, linear_start
+from nextface.fitting.losses import encode, perceptual, robust
+from nextface.fitting.observation import Observation
+from nextface.fitting.outliers import fit_trust, inlier_weight, skin_likelihood, unclipped
+from nextface.fitting.progress import Progress
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.camera import Camera
+from nextface.rendering.cpu import CpuRasterizer
+from nextface.rendering.fragments import Fragments
+from nextface.rendering.render import to_view
+from nextface.scene import Scene
+
+log = logging.getLogger(__name__)
+
+MOVES = ("light", "exposure", "white_balance", "albedo", "shape", "expression", "rotation", "translation")
+
+# (share of the pixels per side, share of the iterations); no finer than _FINEST pixels: the statistical model holds no
+# detail beyond that.
+_LEVELS = ((0.25, 0.3), (0.5, 0.4), (1.0, 0.3))
+_FINEST = 256
+_COARSEST = 48
+_LIGHT_ONLY = 0.25
+"""Share of the iterations in which light and albedo move alone, as in NextFace."""
+
+_PHOTO_SD = 0.06
+_ROBUST_SCALE = 0.08
+_INDEPENDENT = 150.0
+"""Residuals of neighbouring pixels err together: the photo counts as this many independent ones."""
+
+_INLIER_EVERY = 20
+_CENTRAL = 0.3
+"""Radius of the middle of the face in units of the landmarks' extent: cheeks, nose and mouth."""
+_GRAZING = (0.1, 0.4)
+
+_RATES = {
+    "latent": 0.05,
+    "exposure": 0.02,
+    "white_balance": 0.01,
+    "albedo": 0.05,
+    "shape": 0.03,
+    "expression": 0.03,
+    "rotation": 0.002,
+    "translation": 0.0005,
+}
+"""Adam steps: standard deviations, logs, radians; translation in shares of the distance."""
+
+
+_GEOMETRY = ("shape", "expression", "rotation", "translation")
+
+
+@dataclass
+class _Unknowns:
+    """Leaves of the optimisation; translation is a factor on the starting one's distance."""
+
+    latent: Tensor
+    exposure: Tensor
+    white_balance: Tensor
+    albedo: Tensor
+    shape: Tensor
+    expression: Tensor
+    rotation: Tensor
+    translation: Tensor
+
+    def scene(self, start: Scene, prior: LightPrior) -> Scene:
+        return replace(
+            start,
+            light=prior.light(self.latent),
+            exposure=self.exposure,
+            white_balance=self.white_balance,
+            albedo=self.albedo,
+            shape=self.shape,
+            expression=self.expression,
+            rotation=self.rotation,
+            translation=start.translation + self.translation * start.translation[:, 2:],
+        )
+
+    def finite(self) -> bool:
+        return all(bool(torch.isfinite(getattr(self, name)).all()) for name in _RATES)
+
+
+@dataclass
+class _Level:
+    """One rung of the coarse-to-fine ladder."""
+
+    image: Tensor
+    usable: Tensor
+    camera: Camera
+    inlier: Tensor
+    skin: Tensor | None = None
+
+
+def fit_statistical(
+    scene: Scene, observation: Observation, model: MorphableModel, config: OptimConfig, progress: Progress
+) -> Scene:
+    """Move `MOVES` so that the drawn head meets the photo; the focal length stays as the pose stage left it.
+
+    The objective is a negative log posterior: robust photo residuals on a perceptual scale, landmarks, and Gaussian
+    priors of coefficients, light, exposure and white balance.
+    """
+    painter = Painter(model, CpuRasterizer())
+    prior = light_prior(scene.bands)
+    scene = scene.detached()
+    trust = fit_trust(model)
+    unknowns = _start(scene, observation, painter, prior, trust)
+    landmarks = LandmarkLoss(model, observation)
+    landmarks.rechoose(scene.vertices_camera(model), Camera.of(scene))
+    for name in _RATES:
+        getattr(unknowns, name).requires_grad_(True)
+    optimiser = torch.optim.Adam(
+        [{"params": [getattr(unknowns, name)], "lr": rate, "base": rate} for name, rate in _RATES.items()],
+        betas=(0.9, 0.95),
+    )
+    good = scene
+    for number, level, first in _schedule(scene, observation, config.iter_step2):
+        if first:
+            good = unknowns.scene(scene, prior).detached()
+        light_only = number < _LIGHT_ONLY * config.iter_step2
+        decay = _decay(number / config.iter_step2)
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * decay
+        current = unknowns.scene(scene, prior)
+        with torch.set_grad_enabled(not light_only):
+            vertices = current.vertices_camera(model)
+        colour, seen, normal = painter.draw(current, level.camera, vertices)
+        residual = perceptual(encode(colour) - encode(seen.pixels.pack(level.image)))
+        if level.skin is None:
+            level.skin = _skin(seen, observation, level)
+        believed = _believed(seen, trust, normal.detach(), level) * seen.pixels.pack(level.skin)
+        if number % _INLIER_EVERY == 0 or first:
+            level.inlier = seen.pixels.unpack(
+                inlier_weight(residual.detach(), believed, seen.pixels)[:, None], background=1.0
+            )[..., 0]
+        weight = believed * seen.pixels.pack(level.inlier)
+        photo = _photo_cost(residual, weight, seen)
+        prior_cost = _prior_cost(unknowns, config)
+        landmark_cost = landmarks(vertices, Camera.of(current)) * (config.weight_landmarks_loss_step2 / 0.001)
+        loss = photo + prior_cost + landmark_cost
+        if not bool(torch.isfinite(loss)):
+            return _stopped(progress, good)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if light_only:
+            for name in _GEOMETRY:
+                getattr(unknowns, name).grad = None
+        optimiser.step()
+        with torch.no_grad():
+            unknowns.expression.clamp_(model.expression_lower, model.expression_upper)
+            if number % _INLIER_EVERY == _INLIER_EVERY - 1:
+                landmarks.rechoose(vertices.detach(), Camera.of(scene))
+        progress.step(float(loss.detach()), lambda: unknowns.scene(scene, prior).detached())
+    result = unknowns.scene(scene, prior).detached()
+    return result if result.is_finite() else _stopped(progress, good)
+
+
+def _start(scene: Scene, observation: Observation, painter: Painter, prior: LightPrior, trust: Tensor) -> _Unknowns:
+    """Light and gains by linear least squares on the mean albedo, everything else from the scene."""
+    model = painter.model
+    with torch.no_grad():
+        level = _level(scene, observation, _share(scene, 0.5))
+        vertices = scene.vertices_camera(model)
+        _, seen, normal = painter.draw(scene, level.camera, vertices)
+        skin = _skin(seen, observation, level)
+        believed = _believed(seen, trust, normal, level) * seen.pixels.pack(skin)
+        albedo = seen.interpolate(model.diffuse(scene.albedo).expand(scene.batch, -1, -1))
+        observed = seen.pixels.pack(level.image)
+        latents, gains = [], []
+        for number in range(scene.batch):
+            mine = seen.pixels.image == number
+            latent, gain = linear_start(prior, normal[mine], albedo[mine], observed[mine], believed[mine])
+            latents.append(latent)
+            gains.append(gain)
+    gain = torch.stack(gains)
+    return _Unknowns(
+        latent=torch.stack(latents),
+        exposure=gain[:, 1].clone(),
+        white_balance=(gain[:, ::2] - gain[:, 1:2]).clone(),
+        albedo=scene.albedo.clone(),
+        shape=scene.shape.clone(),
+        expression=scene.expression.clone(),
+        rotation=scene.rotation.clone(),
+        translation=torch.zeros_like(scene.translation),
+    )
+
+
+def _share(scene: Scene, share: float) -> float:
+    """The side of a level relative to the crop's."""
+    longest = max(scene.height, scene.width)
+    return min(1.0, max(share * min(longest, _FINEST), _COARSEST) / longest)
+
+
+def _schedule(scene: Scene, observation: Observation, iterations: int) -> Iterator[tuple[int, _Level, bool]]:
+    """Every iteration with its level, and whether it is the level's first."""
+    ends = [round(iterations * share) for share in _cumulative([share for _, share in _LEVELS])]
+    number = 0
+    for (share, _), end in zip(_LEVELS, ends, strict=True):
+        level = _level(scene, observation, _share(scene, share))
+        first = True
+        while number < end:
+            yield number, level, first
+            first = False
+            number += 1
+
+
+def _cumulative(shares: list[float]) -> list[float]:
+    return [sum(shares[: number + 1]) for number in range(len(shares))]
+
+
+def _level(scene: Scene, observation: Observation, share: float) -> _Level:
+    height, width = round(scene.height * share), round(scene.width * share)
+
+    def shrink(images: Tensor) -> Tensor:
+        return interpolate(images.permute(0, 3, 1, 2), (height, width), mode="area").permute(0, 2, 3, 1)
+
+    usable = observation.valid & unclipped(observation.image)
+    image = shrink(observation.image).contiguous()
+    return _Level(
+        image=image,
+        usable=shrink(usable[..., None].float())[..., 0],
+        camera=Camera.of(scene).resized(height, width),
+        inlier=torch.ones_like(image[..., 0]),
+    )
+
+
+def _believed(seen: Fragments, trust: Tensor, normal: Tensor, level: _Level) -> Tensor:
+    """Skin, seen not too obliquely, of usable pixels. [P]"""
+    with torch.no_grad():
+        pixels = seen.pixels
+        region = seen.interpolate(trust[None])[:, 0].clamp(0.0, 1.0)
+        rays = to_view(level.camera.rays(pixels.image, pixels.row, pixels.column))
+        facing = -(normal * torch.nn.functional.normalize(rays, dim=-1)).sum(-1)
+        low, high = _GRAZING
+        frontal = ((facing - low) / (high - low)).clamp(0.0, 1.0)
+        usable = pixels.pack(level.usable)
+        return region * frontal * usable * (usable > 0.5)
+
+
+def _skin(seen: Fragments, observation: Observation, level: _Level) -> Tensor:
+    """Likelihood of skin by colour alone, 1 outside the drawn head. [B, h, w]"""
+    pixels = seen.pixels
+    scale = level.camera.height / observation.height
+    weight = (observation.confidence > 0).float()[..., None]
+    middle = scale * (observation.points * weight).sum(1) / weight.sum(1)
+    reach = _CENTRAL * scale * extent(observation)
+    place = torch.stack([pixels.column + 0.5, pixels.row + 0.5], -1)
+    central = (place - middle[pixels.image]).norm(dim=1) < reach[pixels.image]
+    likelihood = skin_likelihood(pixels.pack(level.image), central, pixels)
+    return pixels.unpack(likelihood[:, None], background=1.0)[..., 0]
+
+
+def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:
+    """Sum over images of each one's weighted mean robust residual, as so many independent pixels."""
+    cost = robust(residual.square().sum(-1), _ROBUST_SCALE) * weight
+    pixels = seen.pixels
+    sums = cost.new_zeros(pixels.batch).index_add(0, pixels.image, cost)
+    weights = weight.new_zeros(pixels.batch).index_add(0, pixels.image, weight)
+    return _INDEPENDENT / _PHOTO_SD**2 * (sums / weights.clamp_min(1.0)).sum()
+
+
+def _prior_cost(unknowns: _Unknowns, config: OptimConfig) -> Tensor:
+    """Half squared standard deviations of everything that has a prior."""
+    stock = 0.001
+    return 0.5 * (
+        unknowns.latent.square().sum()
+        + (unknowns.exposure / EXPOSURE_SD).square().sum()
+        + (unknowns.white_balance / WHITE_BALANCE_SD).square().sum()
+        + config.weight_albedo_reg / stock * unknowns.albedo.square().sum()
+        + config.weight_shape_reg / stock * unknowns.shape.square().sum()
+        + config.weight_expression_reg / stock * unknowns.expression.square().sum()
+    )
+
+
+def _decay(share: float) -> float:
+    """Full rate for the first half, then a cosine down to a tenth."""
+    return 1.0 if share < 0.5 else 0.55 + 0.45 * math.cos(math.pi * (2.0 * share - 1.0))
+
+
+def _stopped(progress: Progress, good: Scene) -> Scene:
+    progress.stop(f"the statistical stage diverged at iteration {len(progress.losses)}; kept the last good scene")
+    return good
