@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from synthetic_basel import SMALL, write_basel
 from toy import toy_model
 
 from nextface.morphable.model import MorphableModel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Derived data of the tests stays out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("NEXTFACE_CACHE")
+    os.environ["NEXTFACE_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["NEXTFACE_CACHE"]
+    else:
+        os.environ["NEXTFACE_CACHE"] = before
 
 
 @pytest.fixture(scope="session")
 def toy() -> MorphableModel:
     """The tiny head of tests/toy.py."""
     return toy_model()
+
+
+@pytest.fixture(scope="session")
+def basel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two licensed files in their exact layout and size, filled with a face of our own. About 200 MB."""
+    return write_basel(tmp_path_factory.mktemp("basel"))
+
+
+@pytest.fixture(scope="session")
+def small_basel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 1,688 vertices and few components. Copy before changing it."""
+    return write_basel(tmp_path_factory.mktemp("small_basel"), SMALL, (6, 4, 5))
