@@ -98,7 +98,7 @@ def _headline(
     if residuals.get("landmarks_rms_px") is not None:
         numbers["landmarks off by"] = f"{residuals['landmarks_rms_px']:.1f} px"
     if timings:
-        numbers["time"] = f"{sum(timings.values()):.1f} s"
+        numbers["fitted in"] = f"{sum(timings.values()):.1f} s"
     numbers["faces in the photo"] = str(photo.faces)
     return numbers
 
