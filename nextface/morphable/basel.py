@@ -27,10 +27,12 @@ LICENCE = (
     "Basel Face Model 2017: University of Basel, non-commercial research after registration; "
     "AlbedoMM: academic research only"
 )
-SKIN_SPECULAR = 0.9
-"""Mean Fresnel weight of the skin that AlbedoMM's specular albedo is scaled to."""
-ROUGHNESS = {"skin": 0.5, "lips": 0.42, "eyes": 0.25}
-"""Perceptual roughness of regions, others as skin; alpha = 0.25 on skin, within the range that Weyrich et al. 2006 measured."""
+SKIN_SPECULAR = 0.72
+"""Mean Fresnel weight of the skin that AlbedoMM's specular albedo is scaled to, as on the open head: the mean specular
+intensity 0.18 of Weyrich et al. 2006 (149 faces; GPU Gems 3, chapter 14), whose lobe is four times ours."""
+ROUGHNESS = {"skin": 0.55, "lips": 0.42, "eyes": 0.15}
+"""Perceptual roughness of regions, others as skin: r = sqrt(m) with the mean facet slope m = 0.3 of the same measurement;
+lips and eyes are wet."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _specular(albedo: LinearPart, skin: NDArray[np.float32]) -> tuple[NDArray[np
 
     The albedo is the intensity of the polarisation difference in a light stage, in units of its own calibration. NextFace
     takes it for F0 as it is; its pattern over the face and between people is what was measured. Here grey (the mean of
-    RGB) is scaled by one number so that the skin of the mean face has w = 0.9, F0 = 0.025.
+    RGB) is scaled by one number so that the skin of the mean face has w = 0.72, F0 = 0.02.
     """
     mean = albedo.mean.reshape(-1, 3).mean(1)
     level = float((mean * skin).sum() / skin.sum())

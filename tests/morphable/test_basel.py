@@ -66,7 +66,7 @@ def test_vertices_are_nextfaces(model: MorphableModel, basel_folder: Path):
 
 
 def test_albedo(model: MorphableModel, basel_folder: Path):
-    """Diffuse as stored; specular grey and scaled by one number, the mean skin at w = 0.9."""
+    """Diffuse as stored; specular grey and scaled by one number, the mean skin at w = 0.72."""
     names = [
         f"{kind}Albedo/model/{part}" for kind in ("diffuse", "specular") for part in ("mean", "pcaBasis", "pcaVariance")
     ]
@@ -81,8 +81,8 @@ def test_albedo(model: MorphableModel, basel_folder: Path):
     assert np.ptp(ratio) < 1e-3 * ratio.mean()
     assert np.abs(ours - grey * ratio.mean()).max() < 1e-3
     skin = model.regions["skin"]
-    assert float((model.specular_mean[:, 0] * skin).sum() / skin.sum()) == pytest.approx(0.9, abs=1e-3)
-    assert 0.2 < float(model.roughness_mean.min()) and float(model.roughness_mean.max()) < 0.6
+    assert float((model.specular_mean[:, 0] * skin).sum() / skin.sum()) == pytest.approx(0.72, abs=1e-3)
+    assert 0.1 < float(model.roughness_mean.min()) and float(model.roughness_mean.max()) < 0.6
 
 
 def test_mirror_of_a_lopsided_mean(model: MorphableModel):
