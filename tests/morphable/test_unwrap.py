@@ -9,10 +9,12 @@ import pytest
 from toy import toy_model
 
 from nextface.errors import ModelError
+from nextface.morphable import load_model
 from nextface.morphable.charts import cut, edges_of, signed_areas
 from nextface.morphable.exposure import exposure
 from nextface.morphable.mirror import mirror_index
 from nextface.morphable.unwrap import stretch_statistics, unwrap
+from nextface.paths import default_model_folder
 
 
 @dataclass
@@ -204,3 +206,31 @@ def test_exposure_tells_pockets_from_skin():
     head = len(toy_mesh().vertices)
     assert seen[:head][np.abs(mesh.vertices[:head, 1]) < 80].min() > 0.5
     assert np.median(seen[-86:]) < 0.1  # a little light comes through the open neck
+
+
+def test_open_head():
+    """A whole head with eyeballs, teeth and inner mouth: even on the open skin of the face, with a fair share of the texels."""
+    model = load_model(default_model_folder() / "open_head.h5")
+    vertices, triangles = model.mean.double().numpy(), model.triangles.numpy()
+    uv, uv_triangles, uv_to_vertex = unwrap(vertices, triangles, model.mirror.numpy())
+    uv = uv.astype(np.float64)
+    assert coverage(uv, uv_triangles, 257).max() == 1
+    once = np.bincount(uv_to_vertex, minlength=len(vertices)) == 1
+    once &= once[model.mirror.numpy()]
+    first = np.zeros(len(vertices), dtype=int)
+    first[uv_to_vertex] = np.arange(len(uv))
+    off = np.abs(uv[first[model.mirror.numpy()[once]]] * [-1, 1] + [1, 0] - uv[first[once]])
+    assert off.max() < 1e-5
+    nose = vertices[vertices[:, 2].argmax()]
+    centre = vertices[triangles].mean(1)
+    open_skin = exposure(vertices, triangles)[triangles].min(1) > 0.2
+    face = (
+        (np.linalg.norm(centre - nose, axis=1) < 90)
+        & open_skin
+        & (model.regions["eyes"].numpy()[triangles].max(1) < 0.5)
+    )
+    numbers = stretch_statistics(vertices, triangles, uv, uv_triangles, face)
+    assert numbers["flipped"] == 0
+    assert numbers["anisotropy"] < 1.7
+    assert numbers["size_spread"] < 0.2
+    assert numbers["share"] > 0.2
