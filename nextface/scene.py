@@ -165,7 +165,7 @@ class Scene:
         if "maps.confidence" in tensors:
             textures = {}
             for name in MAP_CHANNELS:
-                levels = []
+                levels: list[Tensor] = []
                 while f"maps.{name}.{len(levels)}" in tensors:
                     levels.append(tensors[f"maps.{name}.{len(levels)}"])
                 textures[name] = LaplacianTexture(levels)

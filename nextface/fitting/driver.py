@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from nextface.config import OptimConfig
@@ -87,7 +88,7 @@ def run_stages(
             continue
         progress = Progress(stage.name, getattr(config, stage.iterations), quiet=not show_progress)
         if watch is not None and config.debug_frequency:
-            progress.watch(config.debug_frequency, lambda number, seen, n=stage.number: watch(n, number, seen))
+            progress.watch(config.debug_frequency, partial(watch, stage.number))
         began = time.perf_counter()
         try:
             scene = stage.fit(scene, observation, model, config, progress)

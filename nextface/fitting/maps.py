@@ -14,13 +14,12 @@ from nextface.config import OptimConfig
 from nextface.fitting.fill import confidence_map, fill_unseen, seen_from
 from nextface.fitting.losses import encode, robust
 from nextface.fitting.observation import Observation
-from nextface.fitting.outliers import inlier_weight, map_trust, unclipped
+from nextface.fitting.outliers import inlier_weight, map_trust, skin_image, smooth, unclipped
 from nextface.fitting.progress import Progress
 from nextface.fitting.texels import Penalties, TexelAdam
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.cpu import CpuRasterizer
-from nextface.rendering.filter import blur
 from nextface.rendering.fragments import Fragments, fragments
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.render import to_view
@@ -42,20 +41,22 @@ _SIGN = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0)
 _PHOTO_SD = 0.02
 _ROBUST_SCALE = 0.06
 _RATE = {"diffuse": 0.01, "specular": 0.01, "roughness": 0.01, "normal": 0.01}
-_DEVIATION_SD = {"diffuse": 0.15, "specular": 0.15, "roughness": 0.05, "normal": 0.08}
+_DEVIATION_SD = {"diffuse": 0.15, "specular": 0.15, "roughness": 0.05, "normal": 0.15}
 _SYMMETRY_SD = {"diffuse": 0.05, "specular": 0.05, "roughness": 0.03, "normal": 0.05}
 _CHROMA_SD = 0.05
 _RANGE_SD = 0.02
-"""Spreads of a level's texels: about the statistical map, about the mirror image, of colour shifts, beyond 0…1."""
+"""Spreads of the coarsest level's texels: about the statistical map, about the mirror image, of colour shifts; of finer
+levels by the square root of their texels' side less, as in natural images; and of values beyond 0…1."""
 
 _NORMAL_FROM = 64
 """Coarser structure of the surface is the mesh's, not the normal map's."""
 _EPSILON = 0.3
+_MARGIN = 3.0
 _COVERED = 0.4
 """Share of the map's texels that a photo shows, about."""
 _SEEN = 0.5
 _GRAZING = (0.15, 0.4)
-_INLIER_EVERY = 25
+"""Cosines to the viewer between which a surface begins to count."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def fit_maps(
     stacked = _stack(start)
     levels = stacked.levels
     target = encode(surface.seen.pixels.pack(observation.image))
-    believed = _believed(surface, observation, model)
+    exempt = _own_look(surface, model)
+    believed = _believed(surface, observation, model, exempt)
     weight = believed
     radiance = scene.radiance()
     optimisers = [TexelAdam(level, _penalties(level.shape[1], config), _rates(level.shape[1])) for level in levels]
@@ -90,9 +92,10 @@ def fit_maps(
     for number in range(config.iter_step3):
         leaves = [level.requires_grad_(True) for level in levels]
         values = surface.lookup.lookup(LaplacianTexture(leaves))
-        residual = encode(blur(_shade(values, surface, radiance), surface.seen.pixels)) - target
-        if number % _INLIER_EVERY == 0:
-            weight = believed * inlier_weight(residual.detach(), believed, surface.seen.pixels)
+        residual = encode(_shade(values, surface, radiance)) - target
+        if number == 0:
+            inlier = inlier_weight(residual.detach(), believed, surface.seen.pixels)
+            weight = believed * torch.maximum(inlier, exempt)
         loss = _photo_cost(residual, values, weight)
         if not bool(torch.isfinite(loss)):
             progress.stop(f"the maps stage diverged at iteration {number}; kept the last good maps")
@@ -127,14 +130,24 @@ def _surface(scene: Scene, model: MorphableModel, resolution: int) -> _Surface:
         )
 
 
-def _believed(surface: _Surface, observation: Observation, model: MorphableModel) -> Tensor:
-    """Skin that is seen not too obliquely and not clipped. [P]"""
+def _own_look(surface: _Surface, model: MorphableModel) -> Tensor:
+    """Where a person's colours are expected to differ from skin and from the statistics, with a margin for brows that sit
+    a little higher or lower than the model's. [P]"""
+    regions = ("lips", "eyebrows", "eyes", "mouth_interior")
+    vertices = torch.stack([model.regions[name] for name in regions], 1).sum(1, keepdim=True)
+    inside = surface.seen.interpolate(vertices[None])
+    return (_MARGIN * smooth(inside, surface.seen.pixels)[:, 0]).clamp(0.0, 1.0)
+
+
+def _believed(surface: _Surface, observation: Observation, model: MorphableModel, exempt: Tensor) -> Tensor:
+    """Seen not too obliquely, not clipped and, but where `exempt` says otherwise, of this face's own skin colour. [P]"""
     pixels = surface.seen.pixels
     region = surface.seen.interpolate(map_trust(model)[None])[:, 0].clamp(0.0, 1.0)
     low, high = _GRAZING
     facing = (surface.frames.normal * surface.to_viewer).sum(-1)
     usable = pixels.pack(observation.valid & unclipped(observation.image))
-    return region * ((facing - low) / (high - low)).clamp(0.0, 1.0) * usable
+    own = pixels.pack(skin_image(pixels, observation.image, observation))
+    return region * ((facing - low) / (high - low)).clamp(0.0, 1.0) * usable * torch.maximum(own, exempt)
 
 
 def _shade(values: Tensor, surface: _Surface, radiance: Tensor) -> Tensor:
@@ -173,7 +186,7 @@ def _penalties(size: int, config: OptimConfig) -> Penalties:
         "roughness": config.weight_roughness_symmetry_reg / 200.0,
         "normal": 1.0,
     }
-    share = 0.5 / (_COVERED * size * size)
+    share = 0.5 / (_COVERED * size * size) * (size / COARSEST)
     return Penalties(
         deviation=_per_channel({name: share * smooth[name] / _DEVIATION_SD[name] ** 2 for name in MAP_CHANNELS}),
         symmetry=_per_channel({name: 0.5 * share * symmetry[name] / _SYMMETRY_SD[name] ** 2 for name in MAP_CHANNELS}),

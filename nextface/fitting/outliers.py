@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nextface.fitting.landmark_loss import extent
+from nextface.fitting.observation import Observation
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.raster import VisiblePixels
 
@@ -26,14 +28,16 @@ _MAP_TRUST = {
     "skin": 1.0,
     "lips": 1.0,
     "eyebrows": 1.0,
-    "eyes": 0.0,
+    "eyes": 1.0,
     "ears": 1.0,
-    "mouth_interior": 0.0,
+    "mouth_interior": 1.0,
     "scalp": 0.0,
     "neck": 1.0,
 }
 _SPREAD_FLOOR = (0.05, 0.05, 0.3)
 """Smallest spreads of log R/G, log B/G and log luminance that count as another colour."""
+_CENTRAL = 0.3
+"""Radius of the middle of the face in units of the landmarks' extent: cheeks, nose and mouth."""
 _ROOM = 3.0
 _FEWEST = 20
 _BLUR_ROUNDS = 3
@@ -47,7 +51,7 @@ def fit_trust(model: MorphableModel) -> Tensor:
 
 
 def map_trust(model: MorphableModel) -> Tensor:
-    """Which vertices' texels are taken from the photo: skin and brows, not eyeballs, mouth and hair. [V, 1]"""
+    """Which vertices' texels are taken from the photo: everything but hair. [V, 1]"""
     return _blend(model, _MAP_TRUST)
 
 
@@ -65,6 +69,18 @@ def unclipped(linear: Tensor) -> Tensor:
     high = ((CLIPPED_HIGH + 0.055) / 1.055) ** 2.4
     low = CLIPPED_LOW / 12.92
     return (linear < high).all(-1) & (linear > low).any(-1)
+
+
+def skin_image(pixels: VisiblePixels, image: Tensor, observation: Observation) -> Tensor:
+    """`skin_likelihood` of a crop or of a smaller copy of it, 1 outside the drawn head. `[B, h, w, 3] -> [B, h, w]`"""
+    scale = image.shape[1] / observation.height
+    weight = (observation.confidence > 0).float()[..., None]
+    middle = scale * (observation.points * weight).sum(1) / weight.sum(1)
+    reach = _CENTRAL * scale * extent(observation)
+    place = torch.stack([pixels.column + 0.5, pixels.row + 0.5], -1)
+    central = (place - middle[pixels.image]).norm(dim=1) < reach[pixels.image]
+    likelihood = skin_likelihood(pixels.pack(image), central, pixels)
+    return pixels.unpack(likelihood[:, None], background=1.0)[..., 0]
 
 
 def skin_likelihood(observed: Tensor, central: Tensor, pixels: VisiblePixels) -> Tensor:

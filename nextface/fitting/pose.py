@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 
 import roma
 import torch
@@ -151,7 +152,7 @@ def fit_pose(
         state = trial.where(better, state)
         cost = torch.where(better, trial_cost, cost)
         damping = torch.where(better, damping / 4.0, damping * 5.0).clamp(1e-9, 1e9)
-        progress.step(float(cost.mean()), lambda: _placed(scene, state, model))
+        progress.step(float(cost.mean()), partial(_placed, scene, state, model))
         stalled = 0 if float(gain.max()) > _TOLERANCE else stalled + 1
         if stalled == _STALL or number % _RECHOOSE == _RECHOOSE - 1:
             moved = _rechoose(embedding, model, scene, state, choice)

@@ -13,11 +13,11 @@ from torch.nn.functional import interpolate
 
 from nextface.config import OptimConfig
 from nextface.fitting.appearance import Painter
-from nextface.fitting.landmark_loss import LandmarkLoss, extent
+from nextface.fitting.landmark_loss import LandmarkLoss
 from nextface.fitting.light import EXPOSURE_SD, WHITE_BALANCE_SD, LightPrior, light_prior, linear_start
 from nextface.fitting.losses import encode, perceptual, robust
 from nextface.fitting.observation import Observation
-from nextface.fitting.outliers import fit_trust, inlier_weight, skin_likelihood, unclipped
+from nextface.fitting.outliers import fit_trust, inlier_weight, skin_image, unclipped
 from nextface.fitting.progress import Progress
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
@@ -44,9 +44,8 @@ _INDEPENDENT = 150.0
 """Residuals of neighbouring pixels err together: the photo counts as this many independent ones."""
 
 _INLIER_EVERY = 20
-_CENTRAL = 0.3
-"""Radius of the middle of the face in units of the landmarks' extent: cheeks, nose and mouth."""
 _GRAZING = (0.1, 0.4)
+"""Cosines to the viewer between which a surface begins to count."""
 
 _RATES = {
     "latent": 0.05,
@@ -140,7 +139,7 @@ def fit_statistical(
         colour, seen, normal = painter.draw(current, level.camera, vertices)
         residual = perceptual(encode(colour) - encode(seen.pixels.pack(level.image)))
         if level.skin is None:
-            level.skin = _skin(seen, observation, level)
+            level.skin = skin_image(seen.pixels, level.image, observation)
         believed = _believed(seen, trust, normal.detach(), level) * seen.pixels.pack(level.skin)
         if number % _INLIER_EVERY == 0 or first:
             level.inlier = seen.pixels.unpack(
@@ -175,7 +174,7 @@ def _start(scene: Scene, observation: Observation, painter: Painter, prior: Ligh
         level = _level(scene, observation, _share(scene, 0.5))
         vertices = scene.vertices_camera(model)
         _, seen, normal = painter.draw(scene, level.camera, vertices)
-        skin = _skin(seen, observation, level)
+        skin = skin_image(seen.pixels, level.image, observation)
         believed = _believed(seen, trust, normal, level) * seen.pixels.pack(skin)
         albedo = seen.interpolate(model.diffuse(scene.albedo).expand(scene.batch, -1, -1))
         observed = seen.pixels.pack(level.image)
@@ -248,19 +247,6 @@ def _believed(seen: Fragments, trust: Tensor, normal: Tensor, level: _Level) -> 
         frontal = ((facing - low) / (high - low)).clamp(0.0, 1.0)
         usable = pixels.pack(level.usable)
         return region * frontal * usable * (usable > 0.5)
-
-
-def _skin(seen: Fragments, observation: Observation, level: _Level) -> Tensor:
-    """Likelihood of skin by colour alone, 1 outside the drawn head. [B, h, w]"""
-    pixels = seen.pixels
-    scale = level.camera.height / observation.height
-    weight = (observation.confidence > 0).float()[..., None]
-    middle = scale * (observation.points * weight).sum(1) / weight.sum(1)
-    reach = _CENTRAL * scale * extent(observation)
-    place = torch.stack([pixels.column + 0.5, pixels.row + 0.5], -1)
-    central = (place - middle[pixels.image]).norm(dim=1) < reach[pixels.image]
-    likelihood = skin_likelihood(pixels.pack(level.image), central, pixels)
-    return pixels.unpack(likelihood[:, None], background=1.0)[..., 0]
 
 
 def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:

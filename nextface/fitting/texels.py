@@ -110,17 +110,10 @@ def adam_kernel(
     second_bias: float,
 ) -> None:
     """The step in one pass over the texels, on the CPU."""
-    _adam(
-        *(tensor.flatten(0, 1).numpy() for tensor in (level, start, first, second)),
-        photo.contiguous().flatten(0, 1).numpy(),
-        *(tensor.numpy() for tensor in (deviation, symmetry, sign)),
-        np.float32(chroma),
-        rate.numpy(),
-        epsilon.numpy(),
-        np.float32(second_bias),
-        np.float32(BETAS[0]),
-        np.float32(BETAS[1]),
-    )
+    texels = [tensor.flatten(0, 1).numpy() for tensor in (level, start, first, second, photo.contiguous())]
+    channels = [tensor.numpy() for tensor in (deviation, symmetry, sign)]
+    scalars = [np.float32(value) for value in (second_bias, *BETAS)]
+    _adam(*texels, *channels, np.float32(chroma), rate.numpy(), epsilon.numpy(), *scalars)  # type: ignore[call-arg]
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
