@@ -5,7 +5,6 @@ Two ways in: the models inside the wheel (`mp.solutions`, up to 0.10.21, offline
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -120,7 +119,6 @@ def _pixels(points: Any, rgb: np.ndarray) -> np.ndarray:
 
 @cache
 def _mediapipe() -> Any:
-    os.environ.setdefault("GLOG_minloglevel", "2")
     try:
         with quiet_stderr():
             import mediapipe

@@ -18,10 +18,6 @@ from nextface.photo.exif import focal_pixels
 logger = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 32
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jfif .png .webp .tif .tiff .bmp .gif .avif .jp2 .ppm .pgm .tga .exr .hdr .heic .heif".split()
-)
-"""What a folder of photos is searched for."""
 RAW_SUFFIXES = frozenset(".cr2 .cr3 .nef .arw .dng .raf .rw2 .orf .pef .srw".split())
 _FORMATS = "JPEG, PNG, WebP, TIFF, EXR"
 _ROWS = 512

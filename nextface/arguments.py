@@ -1,0 +1,110 @@
+"""The command line's words: NextFace's flags, every ini key, and `export`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from nextface import paths
+from nextface.config import ALIASES, WITHOUT_EFFECT, OptimConfig, settings
+from nextface.errors import ConfigError
+
+DESCRIPTION = "From one photo of a face to a relightable 3D head: mesh, light and skin maps."
+EPILOG = "`nextface export --help` tells how to write results again from a saved scene."
+STAGES = (1, 2, 3)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors as one line, like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} --help lists the options")
+
+
+def parse_run(arguments: Sequence[str], program: str) -> argparse.Namespace:
+    """The options of a reconstruction. Ini keys are gathered in `texts`, key to text."""
+    usage = "%(prog)s --input PATH [--output DIR] [options] [--KEY VALUE ...]"
+    parser = _Parser(prog=program, usage=usage, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--input", required=True, type=Path, metavar="PATH", help="photo, or folder of photos")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output"), metavar="DIR", help="folder of the results (output)"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings; optimConfig.ini of this folder if there is one"
+    )
+    parser.add_argument(
+        "--landmarks", type=Path, metavar="FILE", help="landmarks instead of detection: JSON, NPY or pts"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="saved scene (.safetensors) to start from")
+    parser.add_argument("--sharedIdentity", action="store_true", help="all photos of the folder show one person")
+    for stage, name in zip(STAGES, ("pose", "statistical", "maps"), strict=True):
+        parser.add_argument(f"--skipStage{stage}", action="store_true", help=f"leave out the {name} stage")
+    parser.add_argument("--version", action="version", version=f"nextface {_version()}")
+    group = parser.add_argument_group("settings", "every key of the ini; what is given here outranks the file")
+    for setting in settings():
+        switch = setting.kind is bool
+        group.add_argument(
+            f"--{setting.key}",
+            dest=f"setting {setting.key}",
+            nargs="?" if switch else None,
+            const="True" if switch else None,
+            metavar="|".join(map(str, setting.choices)) if setting.choices else setting.kind.__name__.upper(),
+            help=f"{setting.help} ({setting.default!r})",
+        )
+    for key in [*ALIASES, *sorted(WITHOUT_EFFECT)]:
+        group.add_argument(f"--{key}", dest=f"setting {key}", help=argparse.SUPPRESS)
+    parsed = _parsed(parser, arguments)
+    given = {name.split(" ")[1]: text for name, text in vars(parsed).items() if name.startswith("setting ")}
+    parsed.texts = {key: text for key, text in given.items() if text is not None}
+    parsed.skip = frozenset(stage for stage in STAGES if getattr(parsed, f"skipStage{stage}"))
+    return parsed
+
+
+def parse_export(arguments: Sequence[str], program: str) -> argparse.Namespace:
+    """The options of `export`."""
+    parser = _Parser(
+        prog=f"{program} export", description="Write results again from a saved scene.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--scene", "--checkpoint", dest="scene", required=True, type=Path, metavar="FILE",
+        help="a .safetensors file from a result's checkpoints folder",
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write into")
+    parser.add_argument(
+        "--only", metavar="NAMES", help="comma-separated, e.g. maps,mesh,glb,photo_texture; all if left out"
+    )
+    parser.add_argument("--input", type=Path, metavar="PATH", help="where the photo is now, when it was moved")
+    parsed = _parsed(parser, arguments)
+    names = (parsed.only or "").replace(" ", "").split(",")
+    parsed.only = [name for name in names if name] or None
+    return parsed
+
+
+def read_config(parsed: argparse.Namespace) -> OptimConfig:
+    """The ini that was named, else the one of the working folder, else the shipped one; then the command line's own keys."""
+    here = Path("optimConfig.ini")
+    ini = parsed.config or (here if here.is_file() else paths.default_config())
+    config = OptimConfig.from_ini(ini) if parsed.config or ini.is_file() else OptimConfig()
+    return config.with_texts(parsed.texts, "command line: ", command_line=True)
+
+
+def _parsed(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        lower = {option.lower(): option for option in options}
+        near = difflib.get_close_matches(unknown[0].split("=")[0].lower(), lower, n=1)
+        hint = f"did you mean '{lower[near[0]]}'?" if near else f"{parser.prog} --help lists the options"
+        raise ConfigError(f"unknown option '{unknown[0]}'; {hint}")
+    return parsed
+
+
+def _version() -> str:
+    try:
+        return version("nextface")
+    except PackageNotFoundError:
+        return "from a checkout"
