@@ -27,8 +27,11 @@ _DISTANCE_MM = 1000.0
 _DISTANCE_SD = 0.6
 _TOLERANCE = 1e-5
 _STALL = 3
+_HEAVY = 10.0
+"""Damping from which a rejected step says that the minimum is reached: a lightly damped one may only have met the bounds."""
 _RECHOOSE = 5
 _POSE = 7
+_ROUNDS = 4
 
 
 @dataclass
@@ -153,7 +156,8 @@ def fit_pose(
         cost = torch.where(better, trial_cost, cost)
         damping = torch.where(better, damping / 4.0, damping * 5.0).clamp(1e-9, 1e9)
         progress.step(float(cost.mean()), partial(_placed, scene, state, model))
-        stalled = 0 if float(gain.max()) > _TOLERANCE else stalled + 1
+        settled = torch.where(better, gain <= _TOLERANCE, damping > _HEAVY)
+        stalled = stalled + 1 if bool(settled.all()) else 0
         if stalled == _STALL or number % _RECHOOSE == _RECHOOSE - 1:
             moved = _rechoose(embedding, model, scene, state, choice)
             if not torch.equal(moved, choice):
@@ -222,7 +226,11 @@ def _cost(problem: _Problem, state: _State) -> Tensor:
 
 
 def _step(problem: _Problem, state: _State, damping: Tensor) -> Tensor:
-    """Damped Gauss-Newton step, re-weighted for the robust loss; coefficients pressed against a bound stay. [B, 7 + K]"""
+    """Damped Gauss-Newton step, re-weighted for the robust loss, within the bounds. [B, 7 + K]
+
+    Coefficients pressed against a bound stay; those that the step takes beyond theirs stop there, and the others are solved
+    for again.
+    """
     view, camera, residual = _project(problem, state)
     batch, count = view.shape[:2]
     flip = view.new_tensor([1.0, -1.0, -1.0])
@@ -257,11 +265,23 @@ def _step(problem: _Problem, state: _State, damping: Tensor) -> Tensor:
     pressed[:, _POSE:] = ((state.coefficients <= problem.lower) & (gradient[:, _POSE:] > 0)) | (
         (state.coefficients >= problem.upper) & (gradient[:, _POSE:] < 0)
     )
-    free = (~pressed).to(normal)
-    normal = normal * free[:, :, None] * free[:, None, :]
-    diagonal = normal.diagonal(dim1=1, dim2=2)
-    normal = normal + torch.diag_embed(damping[:, None] * diagonal + (1.0 - free) + 1e-9)
-    return -torch.linalg.solve(normal, (gradient * free)[..., None]).squeeze(-1) * free
+    lower, upper = (
+        torch.cat([torch.full_like(gradient[:, :_POSE], limit), bound - state.coefficients], 1)
+        for limit, bound in ((-torch.inf, problem.lower), (torch.inf, problem.upper))
+    )
+    diagonal = damping[:, None] * normal.diagonal(dim1=1, dim2=2) + 1e-9
+    held, step = pressed, torch.zeros_like(gradient)
+    for _ in range(_ROUNDS):
+        free = (~held).to(normal)
+        matrix = normal * free[:, :, None] * free[:, None, :] + torch.diag_embed(diagonal * free + (1.0 - free))
+        right = (gradient + (normal @ step[..., None]).squeeze(-1)) * free
+        trial = step - torch.linalg.solve(matrix, right[..., None]).squeeze(-1)
+        beyond = (trial < lower) | (trial > upper)
+        if not bool(beyond.any()):
+            return trial
+        held = held | beyond
+        step = torch.where(held, trial.clamp(lower, upper), 0.0)
+    return trial
 
 
 def _cross_matrix(vectors: Tensor) -> Tensor:
