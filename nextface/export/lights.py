@@ -40,15 +40,12 @@ class StudioLight:
         return coefficients
 
 
+_WARM, _FILL = (1.50, 1.40, 1.26), (0.14, 0.17, 0.23)
 STUDIO_LIGHTS = (
-    StudioLight("soft sky", (Lamp((0.0, 0.9, 0.45), (0.62, 0.70, 0.80), 1.5),), (0.22, 0.21, 0.20)),
-    StudioLight(
-        "key from the left", (Lamp((-0.8, 0.45, 0.5), (1.05, 0.98, 0.88)), Lamp((0.9, 0.1, 0.4), (0.10, 0.12, 0.16)))
-    ),
-    StudioLight(
-        "key from the right", (Lamp((0.8, 0.45, 0.5), (1.05, 0.98, 0.88)), Lamp((-0.9, 0.1, 0.4), (0.10, 0.12, 0.16)))
-    ),
-    StudioLight("two colours", (Lamp((-0.9, 0.2, 0.25), (0.16, 0.55, 1.5)), Lamp((0.9, 0.2, 0.25), (1.0, 0.38, 0.14)))),
+    StudioLight("soft sky", (Lamp((0.0, 0.9, 0.45), (0.88, 1.0, 1.12), 1.5),), (0.30, 0.29, 0.27)),
+    StudioLight("key from the left", (Lamp((-0.8, 0.45, 0.5), _WARM), Lamp((0.9, 0.1, 0.4), _FILL))),
+    StudioLight("key from the right", (Lamp((0.8, 0.45, 0.5), _WARM), Lamp((-0.9, 0.1, 0.4), _FILL))),
+    StudioLight("two colours", (Lamp((-0.9, 0.2, 0.35), (0.22, 0.75, 1.9)), Lamp((0.9, 0.2, 0.35), (1.7, 0.62, 0.22)))),
 )
 
 

@@ -17,13 +17,13 @@ from nextface.export.lights import STUDIO_LIGHTS
 from nextface.export.measures import head_angles
 from nextface.export.result import PhotoResult
 from nextface.export.strips import panels
-from nextface.export.studio import studio_view
+from nextface.export.studio import relit_views
 from nextface.photo import Photo
 
 if TYPE_CHECKING:
     from nextface.reconstruction import Reconstruction
 
-RELIT_SIZE = 208
+RELIT_SIZE = 224
 RELIT_YAWS = (-35.0, 0.0, 35.0)
 MAP_SIZE = 400
 PANEL_NOTES = {
@@ -116,14 +116,14 @@ def _figure(picture: np.ndarray, title: str, note: str = "") -> page.Figure:
 
 def _relit(result: PhotoResult) -> list[str]:
     """One row of pictures per yaw, one column per light."""
+    bands = result.scene.bands
+    lights = {"the photo's light": result.scene.radiance()}
+    lights.update({light.name: light.radiance(bands) for light in STUDIO_LIGHTS})
     rows = []
     for yaw in RELIT_YAWS:
         turned = f"{yaw:+.0f}°" if yaw else "frontal"
-        figures = [_figure(studio_view(result, math.radians(yaw), RELIT_SIZE), "the photo's light", turned)]
-        for light in STUDIO_LIGHTS:
-            radiance = light.radiance(result.scene.bands)
-            picture = studio_view(result, math.radians(yaw), RELIT_SIZE, radiance)
-            figures.append(_figure(picture, light.name, turned))
+        pictures = relit_views(result, math.radians(yaw), RELIT_SIZE, list(lights.values()))
+        figures = [_figure(picture, name, turned) for name, picture in zip(lights, pictures, strict=True)]
         rows.append(page.grid(figures, len(figures)))
     return rows
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
 
 from nextface.export.images import encode_srgb, over, to_pillow
 from nextface.export.result import PhotoResult
-from nextface.rendering.render import render
+from nextface.rendering.camera import Camera
+from nextface.rendering.render import render, to_view
+from nextface.rendering.shading import shade
 from nextface.scene import Scene
 
 DISTANCE = 900.0  # mm from the camera to the head's middle: a portrait lens's natural perspective
@@ -51,11 +55,35 @@ def _about_vertical(yaw: float, point: Tensor) -> Tensor:
     return torch.stack([cosine * point[0] + sine * point[2], point[1], cosine * point[2] - sine * point[0]])
 
 
-def studio_view(result: PhotoResult, yaw: float, size: int, radiance: Tensor | None = None) -> np.ndarray:
-    """One picture on the backdrop, sRGB bytes `[size, size, 3]`; the photo's own light unless `radiance` [1, L, 3] is given."""
-    rendering = render(studio_scene(result, yaw, size), result.model, radiance=radiance)
+def studio_view(result: PhotoResult, yaw: float, size: int) -> np.ndarray:
+    """One picture on the backdrop under the photo's own light, sRGB bytes `[size, size, 3]`."""
+    rendering = render(studio_scene(result, yaw, size), result.model)
     image, mask = rendering.image[0], rendering.mask[0]
     return encode_srgb(over(image, mask, image.new_tensor(BACKDROP)))
+
+
+def relit_views(result: PhotoResult, yaw: float, size: int, lights: Sequence[Tensor]) -> list[np.ndarray]:
+    """The same picture under each of several lights, sRGB bytes `[size, size, 3]`.
+
+    lights: SH coefficients in the view frame, [1, L, 3] each. The surface is drawn once at twice the size and only shaded
+    anew; halving the pictures smooths all edges.
+    """
+    scene = studio_scene(result, yaw, 2 * size)
+    surface = render(scene, result.model)
+    mask = surface.mask[0]
+    row, column = mask.nonzero(as_tuple=True)
+    image = torch.zeros_like(row)
+    to_viewer = normalize(-to_view(Camera.of(scene).rays(image, row, column)), dim=-1)
+    normal, diffuse, specular, roughness = (
+        images[0][mask] for images in (surface.normal, surface.diffuse, surface.specular, surface.roughness)
+    )
+    pictures = []
+    for radiance in lights:
+        picture = mask.new_tensor(BACKDROP, dtype=to_viewer.dtype).repeat(2 * size, 2 * size, 1)
+        picture[mask] = shade(normal, to_viewer, diffuse, specular, roughness, radiance, image)
+        halved = avg_pool2d(picture.clamp(0.0, 1.0).permute(2, 0, 1), 2).permute(1, 2, 0)
+        pictures.append(encode_srgb(halved))
+    return pictures
 
 
 def turntable(result: PhotoResult, size: int) -> bytes:
