@@ -93,14 +93,18 @@ class TaskMesh:
             with quiet_stderr():
                 self._landmarker = tasks.vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:120]
-            raise ConfigError(f"landmarksModel = {model} is not a face_landmarker.task ({reason})") from error
+            raise _wrong_task(model, error) from error
+        self._model = model
         self._image = mediapipe.Image
         self._format = mediapipe.ImageFormat.SRGB
 
     def _all(self, rgb: np.ndarray) -> list[np.ndarray]:
-        with quiet_stderr():
-            result = self._landmarker.detect(self._image(image_format=self._format, data=np.ascontiguousarray(rgb)))
+        image = self._image(image_format=self._format, data=np.ascontiguousarray(rgb))
+        try:
+            with quiet_stderr():
+                result = self._landmarker.detect(image)
+        except RuntimeError as error:
+            raise _wrong_task(self._model, error) from error
         return [_pixels(face, rgb) for face in result.face_landmarks]
 
     def boxes(self, rgb: np.ndarray) -> np.ndarray:
@@ -110,6 +114,11 @@ class TaskMesh:
     def mesh(self, rgb: np.ndarray) -> np.ndarray | None:
         faces = self._all(rgb)
         return max(faces, key=lambda points: np.ptp(points, 0).max()) if faces else None
+
+
+def _wrong_task(model: Path, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())[:120]
+    return ConfigError(f"landmarksModel = {model} is not a face_landmarker.task that works ({reason})")
 
 
 def _pixels(points: Any, rgb: np.ndarray) -> np.ndarray:

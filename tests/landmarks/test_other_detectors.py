@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,32 @@ def test_task_file_missing_or_wrong(tmp_path):
     (tmp_path / "bad.task").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="is not a face_landmarker.task"):
         TaskMesh(tmp_path / "bad.task")
+
+
+def bundle(path, mesh):
+    """A task file made of the wheel's own face detector and one of its mesh networks."""
+    import zipfile
+
+    import mediapipe
+
+    modules = Path(mediapipe.__file__).parent / "modules"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(modules / "face_detection" / "face_detection_short_range.tflite", "face_detector.tflite")
+        archive.write(modules / "face_landmark" / mesh, "face_landmarks_detector.tflite")
+    return path
+
+
+def test_real_task_file_without_a_face(tmp_path):
+    task = TaskMesh(bundle(tmp_path / "a.task", "face_landmark.tflite"))
+    blank = np.full((300, 400, 3), 90, np.uint8)
+    assert task.boxes(blank).shape == (0, 4) and task.mesh(blank) is None
+    assert MediapipeDetector(task).faces(blank) == []
+
+
+def test_task_of_another_network(tmp_path, portrait):
+    task = TaskMesh(bundle(tmp_path / "a.task", "face_landmark_with_attention.tflite"))
+    with pytest.raises(ConfigError, match=r"a\.task is not a face_landmarker\.task that works"):
+        task.boxes(portrait)
 
 
 class FakeLandmarker:
