@@ -31,7 +31,7 @@ def person_maps(model: MorphableModel, albedo: Tensor, resolution: int, rng: np.
     absorbed = _mottling(rng, resolution, millimetre)
     absorbed = absorbed + _spots(rng, skin, millimetre)[..., None] * MELANIN
     diffuse = np.clip(diffuse * np.exp(-absorbed * skin[..., None]), 0.002, 0.95)
-    gloss = 1.0 + 0.12 * rng.standard_normal() + 0.15 * _noise(rng, resolution, 12.0 * millimetre)
+    gloss = 1.0 + 0.12 * rng.standard_normal() + 0.10 * _noise(rng, resolution, 12.0 * millimetre)
     specular = np.clip(specular * gloss[..., None], 0.0, 1.0)
     rough = 0.05 * rng.standard_normal() + 0.04 * _noise(rng, resolution, 12.0 * millimetre)
     roughness = np.clip(roughness + (rough * skin)[..., None], 0.15, 0.9)
@@ -71,7 +71,7 @@ def _noise(rng: np.random.Generator, resolution: int, width: float) -> Array:
 def _mottling(rng: np.random.Generator, resolution: int, millimetre: float) -> Array:
     """Low-contrast blotches of blood and melanin at three sizes, as log absorption. [T, T, 3]"""
     total = np.zeros((resolution, resolution, 3), np.float32)
-    for width, strength in ((3.0, 0.03), (8.0, 0.05), (25.0, 0.08)):
+    for width, strength in ((3.0, 0.015), (8.0, 0.025), (25.0, 0.045)):
         for pigment in (MELANIN, HAEMOGLOBIN):
             total += strength * _noise(rng, resolution, width * millimetre)[..., None] * pigment
     return total
@@ -105,7 +105,7 @@ def _spots(rng: np.random.Generator, skin: Array, millimetre: float) -> Array:
 def _relief(rng: np.random.Generator, resolution: int, millimetre: float) -> Array:
     """Slopes of pores and of shallow bumps. [T, T, 2]"""
     slopes = np.zeros((resolution, resolution, 2), np.float32)
-    for width, strength in ((1.0, 0.06), (5.0, 0.04)):
+    for width, strength in ((1.0, 0.04), (5.0, 0.025)):
         height = _noise(rng, resolution, width * millimetre)
         gradient = np.stack([-np.gradient(height, axis=1), np.gradient(height, axis=0)], -1)
         slopes += strength * gradient / max(float(gradient.std()), 1e-6)
