@@ -35,10 +35,10 @@ class CpuRasterizer:
         corners = array(triangles.cpu())
         batch, height, width = vertices.shape[0], camera.height, camera.width
         visible = np.full((batch, height, width), -1, np.int32)
-        for image in range(batch):
-            _draw(array(vertices[image]), corners, float(focal[image]), array(principal[image]), visible[image])
-        packed = [torch.from_numpy(part).to(device) for part in _pack(visible)]
-        return VisiblePixels(*packed, batch=batch, height=height, width=width)
+        for b in range(batch):
+            _draw(array(vertices[b]), corners, float(focal[b]), array(principal[b]), visible[b])
+        image, row, column, triangle, neighbours = (torch.from_numpy(part).to(device) for part in _pack(visible))
+        return VisiblePixels(image, row, column, triangle, neighbours, batch, height, width)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -26,7 +26,7 @@ def shade_specular(
     """
     bands = min(math.isqrt(radiance.shape[1]), TABLE_BANDS)
     lobe = lobes(normal, to_viewer, roughness, bands)
-    low = len(lobe.about_normal) ** 2
+    low = lobe.about_normal.shape[1] ** 2
     light = filtered_light(lobe.direction, radiance[:, : bands * bands], image, lobe.about_direction)
     light = light + filtered_light(normal, radiance[:, :low], image, lobe.about_normal)
     return weight * lobe.strength * light.clamp_min(0.0)

@@ -30,8 +30,8 @@ class Lobes:
 
     direction:       d, unit. [P, 3]
     strength:        E, the reflectance under constant light. [P, 1]
-    about_direction: K_l. [bands, P]
-    about_normal:    N_l, N_0 = 0. [min(bands, 5), P]
+    about_direction: K_l. [P, bands]
+    about_normal:    N_l, N_0 = 0. [P, min(bands, 5)]
     """
 
     direction: Tensor
@@ -67,7 +67,7 @@ def lobes_torch(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int
     reflection = 2.0 * viewing * normal - to_viewer
     direction = normalize(reflection + entries[:, 1:2] * (normal - reflection), dim=-1)
     about_normal = entries[:, _ABOUT_NORMAL : _ABOUT_NORMAL + min(bands, NORMAL_BANDS)]
-    return Lobes(direction, entries[:, :1], entries[:, 2 : 2 + bands].T, about_normal.T)
+    return Lobes(direction, entries[:, :1], entries[:, 2 : 2 + bands], about_normal)
 
 
 def _look_up(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -86,8 +86,8 @@ class _Lobes(torch.autograd.Function):
     def forward(ctx: FunctionCtx, normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int):  # type: ignore[override, no-untyped-def]
         table = specular_table(normal.dtype)
         direction, strength = torch.empty_like(normal), torch.empty_like(roughness)
-        about_direction = normal.new_empty(bands, normal.shape[0])
-        about_normal = normal.new_empty(min(bands, NORMAL_BANDS), normal.shape[0])
+        about_direction = normal.new_empty(normal.shape[0], bands)
+        about_normal = normal.new_empty(normal.shape[0], min(bands, NORMAL_BANDS))
         outputs = (direction, strength, about_direction, about_normal)
         inputs = [array(part) for part in (table, normal, to_viewer, roughness)]
         _lobes_forward(*inputs, *(part.numpy() for part in outputs))
@@ -120,26 +120,15 @@ def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, abo
         i, j = min(int(y), nodes - 1), min(int(x), nodes - 1)
         down, across = dtype.type(y - i), dtype.type(x - j)
         w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
-        strength[p, 0] = (
-            w00 * table[i, j, 0] + w01 * table[i, j + 1, 0] + w10 * table[i + 1, j, 0] + w11 * table[i + 1, j + 1, 0]
-        )
-        tilt = w00 * table[i, j, 1] + w01 * table[i, j + 1, 1] + w10 * table[i + 1, j, 1] + w11 * table[i + 1, j + 1, 1]
-        for band in range(about_direction.shape[0]):
+        a, b, c, d = table[i, j], table[i, j + 1], table[i + 1, j], table[i + 1, j + 1]
+        strength[p, 0] = w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0]
+        tilt = w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]
+        for band in range(about_direction.shape[1]):
             k = 2 + band
-            about_direction[band, p] = (
-                w00 * table[i, j, k]
-                + w01 * table[i, j + 1, k]
-                + w10 * table[i + 1, j, k]
-                + w11 * table[i + 1, j + 1, k]
-            )
-        for band in range(about_normal.shape[0]):
+            about_direction[p, band] = w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]
+        for band in range(about_normal.shape[1]):
             k = _ABOUT_NORMAL + band
-            about_normal[band, p] = (
-                w00 * table[i, j, k]
-                + w01 * table[i, j + 1, k]
-                + w10 * table[i + 1, j, k]
-                + w11 * table[i + 1, j + 1, k]
-            )
+            about_normal[p, band] = w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]
         to_normal = tilt + (one - tilt) * two * viewing
         dx = to_normal * nx - (one - tilt) * vx
         dy = to_normal * ny - (one - tilt) * vy
@@ -173,7 +162,8 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
         i, j = min(int(y), nodes - 1), min(int(x), nodes - 1)
         down, across = dtype.type(y - i), dtype.type(x - j)
         w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
-        tilt = w00 * table[i, j, 1] + w01 * table[i, j + 1, 1] + w10 * table[i + 1, j, 1] + w11 * table[i + 1, j + 1, 1]
+        a, b, c, d = table[i, j], table[i, j + 1], table[i + 1, j], table[i + 1, j + 1]
+        tilt = w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]
         mirror = one - tilt
         to_normal = tilt + mirror * two * viewing
         dx, dy, dz = to_normal * nx - mirror * vx, to_normal * ny - mirror * vy, to_normal * nz - mirror * vz
@@ -185,23 +175,24 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
         with_normal = gx * nx + gy * ny + gz * nz
         with_viewer = gx * vx + gy * vy + gz * vz
         to_tilt = (one - two * viewing) * with_normal + with_viewer
-        by_row, by_column = zero, zero
-        for part in range(2 + to_about_direction.shape[0] + to_about_normal.shape[0]):
-            band = part - 2
-            k = part
-            if part == 0:
-                g = to_strength[p, 0]
-            elif part == 1:
-                g = to_tilt
-            elif band < to_about_direction.shape[0]:
-                g = to_about_direction[band, p]
-            else:
-                band -= to_about_direction.shape[0]
-                k = _ABOUT_NORMAL + band
-                g = to_about_normal[band, p]
-            a, b, c, d = table[i, j, k], table[i, j + 1, k], table[i + 1, j, k], table[i + 1, j + 1, k]
-            by_row += g * ((one - across) * (c - a) + across * (d - b))
-            by_column += g * ((one - down) * (b - a) + down * (d - c))
+        # Cotangent-weighted sums of each of the four nodes' entries.
+        g = to_strength[p, 0]
+        sa, sb = g * a[0] + to_tilt * a[1], g * b[0] + to_tilt * b[1]
+        sc, sd = g * c[0] + to_tilt * c[1], g * d[0] + to_tilt * d[1]
+        for band in range(to_about_direction.shape[1]):
+            g, k = to_about_direction[p, band], 2 + band
+            sa += g * a[k]
+            sb += g * b[k]
+            sc += g * c[k]
+            sd += g * d[k]
+        for band in range(to_about_normal.shape[1]):
+            g, k = to_about_normal[p, band], _ABOUT_NORMAL + band
+            sa += g * a[k]
+            sb += g * b[k]
+            sc += g * c[k]
+            sd += g * d[k]
+        by_row = (one - across) * (sc - sa) + across * (sd - sb)
+        by_column = (one - down) * (sb - sa) + down * (sd - sc)
         to_viewing = two * mirror * with_normal
         if zero <= viewing <= one:
             to_viewing += by_column * nodes

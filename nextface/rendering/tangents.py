@@ -48,7 +48,7 @@ def vertex_tangents(vertices: Tensor, normals: Tensor, model: MorphableModel) ->
     first, second = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
     (du1, dv1), (du2, dv2) = (uv[:, 1] - uv[:, 0]).unbind(-1), (uv[:, 2] - uv[:, 0]).unbind(-1)
     area = du1 * dv2 - du2 * dv1
-    handedness = torch.where(area < 0, -1.0, 1.0)
+    handedness = 1.0 - 2.0 * (area < 0).to(area.dtype)
     towards_u = (first * dv2[:, None] - second * dv1[:, None]) * handedness[:, None]
     total = vertices.new_zeros(vertices.shape[0], len(model.uv), 3)
     signs = vertices.new_zeros(len(model.uv))
@@ -60,5 +60,5 @@ def vertex_tangents(vertices: Tensor, normals: Tensor, model: MorphableModel) ->
         angle = torch.acos((ahead * behind).sum(-1, keepdim=True).clamp(-0.999999, 0.999999))
         total = total.index_add(1, model.uv_triangles[:, corner], angle * flat)
         signs = signs.index_add(0, model.uv_triangles[:, corner], handedness)
-    sign = torch.where(signs < 0, -1.0, 1.0)[None, :, None].expand(len(total), -1, 1)
+    sign = (1.0 - 2.0 * (signs < 0).to(signs.dtype))[None, :, None].expand(len(total), -1, 1)
     return torch.cat([normalize(total, dim=-1), sign], -1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -24,6 +23,8 @@ class TextureLookup:
     clamp(own − l + 1, 0, 1), so that a pixel moves smoothly from one level to the next (trilinear mip-mapping).
 
     uv:         lower-left origin. [P, 2]
+    texel:      upper left texel of the 2×2 looked up in each level, row · size + column. [levels, P] int64
+    across, down: shares of its right column and of its lower row. [levels, P]
     own:        the level whose texels are as large as the pixel, 0 for 16² maps, 1 for 32², …; fractional. [P]
     image:      ascending. [P] int64
     resolution: of the finest level
@@ -31,6 +32,9 @@ class TextureLookup:
     """
 
     uv: Tensor
+    texel: Tensor
+    across: Tensor
+    down: Tensor
     own: Tensor
     image: Tensor
     resolution: int
@@ -48,22 +52,25 @@ class TextureLookup:
             footprint = _footprint(covered, model.uv[corners], camera, vertices_camera)
             finest = (resolution // COARSEST).bit_length() - 1
             own = -torch.log2(footprint * COARSEST)
-            return cls(uv, own.clamp(0.0, float(finest)), pixels.image, resolution, pixels.batch)
+            taps = [
+                torch.stack(part) for part in zip(*(_taps(uv, COARSEST << n) for n in range(finest + 1)), strict=True)
+            ]
+            return cls(uv, *taps, own.clamp(0.0, float(finest)), pixels.image, resolution, pixels.batch)
 
     def lookup(self, texture: LaplacianTexture) -> Tensor:
         """Map values at every covered pixel. Texture of B images or 1 shared; differentiable in its levels. -> [P, C]"""
         if self.uv.device.type != "cpu":
             return self.lookup_torch(texture)
-        return _Lookup.apply(self.uv, self.own, self.image, *texture.levels)
+        return _Lookup.apply(self.texel, self.across, self.down, self.own, self.image, *texture.levels)
 
     def lookup_torch(self, texture: LaplacianTexture) -> Tensor:
         """The same in plain torch, on any device."""
-        total = self.uv.new_zeros(len(self.uv), texture.channels)
+        total = self.own.new_zeros(len(self.own), texture.channels)
         for number, level in enumerate(texture.levels):
             share = (self.own - number + 1.0).clamp(0.0, 1.0)
             image = self.image if level.shape[0] > 1 else torch.zeros_like(self.image)
-            for row, column, weight in _taps(self.uv, level.shape[1]):
-                total = total + (share * weight)[:, None] * level[image, row, column]
+            for texel, weight in self._corners(number):
+                total = total + (share * weight)[:, None] * level.flatten(1, 2)[image, texel]
         return total
 
     def seen(self, weights: Tensor) -> Tensor:
@@ -72,16 +79,25 @@ class TextureLookup:
         A pixel marks the level of its own size, so that texels finer than pixels get no gaps. weights: [P] ->
         [B, T, T, 1]; 1 is about one pixel per own-level texel.
         """
-        levels = (self.resolution // COARSEST).bit_length()
-        seen = self.uv.new_zeros(self.batch, COARSEST, COARSEST, 1)
-        for number in range(levels):
+        seen = self.own.new_zeros(self.batch, COARSEST, COARSEST, 1)
+        for number in range(len(self.texel)):
             size = COARSEST << number
             share = (1.0 - (self.own - number).abs()).clamp_min(0.0) * weights
-            marks = self.uv.new_zeros(self.batch * size * size)
-            for row, column, weight in _taps(self.uv, size):
-                marks = marks.index_add(0, (self.image * size + row) * size + column, share * weight)
+            marks = self.own.new_zeros(self.batch * size * size)
+            for texel, weight in self._corners(number):
+                marks = marks.index_add(0, self.image * size * size + texel, share * weight)
             seen = upsample(seen, size) + marks.reshape(self.batch, size, size, 1)
         return seen
+
+    def _corners(self, number: int) -> list[tuple[Tensor, Tensor]]:
+        """The four texels looked up in a level, with their weights. `[P]` each."""
+        texel, across, down, size = self.texel[number], self.across[number], self.down[number], COARSEST << number
+        return [
+            (texel, (1.0 - down) * (1.0 - across)),
+            (texel + 1, (1.0 - down) * across),
+            (texel + size, down * (1.0 - across)),
+            (texel + size + 1, down * across),
+        ]
 
 
 def _footprint(covered: Fragments, uv: Tensor, camera: Camera, vertices_camera: Tensor) -> Tensor:
@@ -101,93 +117,106 @@ def _footprint(covered: Fragments, uv: Tensor, camera: Camera, vertices_camera: 
     return torch.nan_to_num(footprint, nan=1.0, posinf=1.0).clamp(1e-6, 1.0)
 
 
-def _taps(uv: Tensor, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Row, column and weight of the four texels around each uv in a map of size², edges repeated."""
-    x, y = uv[:, 0] * size - 0.5, (1.0 - uv[:, 1]) * size - 0.5
-    left, top = x.floor(), y.floor()
-    right_share, lower_share = x - left, y - top
-    taps = []
-    for down, row_weight in ((0, 1.0 - lower_share), (1, lower_share)):
-        for across, column_weight in ((0, 1.0 - right_share), (1, right_share)):
-            row = (top.long() + down).clamp(0, size - 1)
-            column = (left.long() + across).clamp(0, size - 1)
-            taps.append((row, column, row_weight * column_weight))
-    return taps
+def _taps(uv: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Upper left texel (row · size + column) of the 2×2 around each uv in a map of size², and the shares of the right column
+    and of the lower row; beyond the outer texels' centres the map is constant. `[P]` each."""
+    x = (uv[:, 0] * size - 0.5).clamp(0.0, size - 1.0)
+    y = ((1.0 - uv[:, 1]) * size - 0.5).clamp(0.0, size - 1.0)
+    left, top = x.long().clamp_max(size - 2), y.long().clamp_max(size - 2)
+    return top * size + left, x - left, y - top
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, uv: Tensor, own: Tensor, image: Tensor, *levels: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(uv, own, image)  # type: ignore[attr-defined]
+    def forward(  # type: ignore[override]
+        ctx: FunctionCtx, texel: Tensor, across: Tensor, down: Tensor, own: Tensor, image: Tensor, *levels: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(texel, across, down, own, image)  # type: ignore[attr-defined]
         ctx.shapes = [level.shape for level in levels]  # type: ignore[attr-defined]
-        values = levels[0].new_zeros(uv.shape[0], levels[0].shape[3])
+        values = levels[0].new_zeros(own.shape[0], levels[0].shape[3])
+        taps = [array(part) for part in (texel, across, down, own, image)]
         for number, level in enumerate(levels):
-            _gather(array(level), number, array(uv), array(own), array(image), values.numpy())
+            _gather(array(level.flatten(1, 2)), level.shape[1], number, *taps, values.numpy())
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
-        uv, own, image = ctx.saved_tensors  # type: ignore[attr-defined]
+        taps = [array(part) for part in ctx.saved_tensors]  # type: ignore[attr-defined]
         to_levels: list[Tensor | None] = []
         for number, shape in enumerate(ctx.shapes):  # type: ignore[attr-defined]
             to_level = None
-            if ctx.needs_input_grad[3 + number]:  # type: ignore[attr-defined]
+            if ctx.needs_input_grad[5 + number]:  # type: ignore[attr-defined]
                 to_level = cotangent.new_zeros(shape)
-                _scatter(to_level.numpy(), number, array(uv), array(own), array(image), array(cotangent))
+                _scatter(to_level.flatten(1, 2).numpy(), shape[1], number, *taps, array(cotangent))
             to_levels.append(to_level)
-        return None, None, None, *to_levels
+        return None, None, None, None, None, *to_levels
 
 
 @kernel
-def _gather(level, number, uv, own, image, values):  # type: ignore[no-untyped-def]
-    size = level.shape[1]
-    one, half = uv.dtype.type(1), uv.dtype.type(0.5)
-    shared = level.shape[0] == 1
-    for p in range(uv.shape[0]):
+def _gather(level, size, number, texel, across, down, own, image, values):  # type: ignore[no-untyped-def]
+    """Add one level, [1|B, size², C], to the values [P, C]."""
+    one = values.dtype.type(1)
+    shared, channels = level.shape[0] == 1, level.shape[2]
+    for p in range(own.shape[0]):
         share = min(own[p] - number + one, one)
         if share <= 0:
             continue
         b = 0 if shared else image[p]
-        x, y = uv[p, 0] * size - half, (one - uv[p, 1]) * size - half
-        left, top = np.floor(x), np.floor(y)
-        across, down = x - left, y - top
-        x0, y0 = int(left), int(top)
-        x1, y1 = min(max(x0 + 1, 0), size - 1), min(max(y0 + 1, 0), size - 1)
-        x0, y0 = min(max(x0, 0), size - 1), min(max(y0, 0), size - 1)
-        w00, w01 = share * (one - down) * (one - across), share * (one - down) * across
-        w10, w11 = share * down * (one - across), share * down * across
-        for c in range(level.shape[3]):
-            values[p, c] += (
-                w00 * level[b, y0, x0, c]
-                + w01 * level[b, y0, x1, c]
-                + w10 * level[b, y1, x0, c]
-                + w11 * level[b, y1, x1, c]
-            )
+        t, right, lower = texel[number, p], across[number, p], down[number, p]
+        w10, w11 = share * lower * (one - right), share * lower * right
+        w00, w01 = share * (one - right) - w10, share * right - w11
+        # Written out per channel count: a loop over one to three channels costs more than the sums in it.
+        if channels == 1:
+            values[p, 0] += _blend(level, b, t, size, 0, w00, w01, w10, w11)
+        elif channels == 2:
+            values[p, 0] += _blend(level, b, t, size, 0, w00, w01, w10, w11)
+            values[p, 1] += _blend(level, b, t, size, 1, w00, w01, w10, w11)
+        elif channels == 3:
+            values[p, 0] += _blend(level, b, t, size, 0, w00, w01, w10, w11)
+            values[p, 1] += _blend(level, b, t, size, 1, w00, w01, w10, w11)
+            values[p, 2] += _blend(level, b, t, size, 2, w00, w01, w10, w11)
+        else:
+            for c in range(channels):
+                values[p, c] += _blend(level, b, t, size, c, w00, w01, w10, w11)
 
 
 @kernel
-def _scatter(to_level, number, uv, own, image, cotangent):  # type: ignore[no-untyped-def]
+def _blend(level, b, t, size, c, w00, w01, w10, w11):  # type: ignore[no-untyped-def]
+    upper = w00 * level[b, t, c] + w01 * level[b, t + 1, c]
+    return upper + w10 * level[b, t + size, c] + w11 * level[b, t + size + 1, c]
+
+
+@kernel
+def _scatter(to_level, size, number, texel, across, down, own, image, cotangent):  # type: ignore[no-untyped-def]
     """Transpose of `_gather`, in pixel order; neighbouring pixels write neighbouring texels."""
-    size = to_level.shape[1]
-    one, half = uv.dtype.type(1), uv.dtype.type(0.5)
-    shared = to_level.shape[0] == 1
-    for p in range(uv.shape[0]):
+    one = cotangent.dtype.type(1)
+    shared, channels = to_level.shape[0] == 1, to_level.shape[2]
+    for p in range(own.shape[0]):
         share = min(own[p] - number + one, one)
         if share <= 0:
             continue
         b = 0 if shared else image[p]
-        x, y = uv[p, 0] * size - half, (one - uv[p, 1]) * size - half
-        left, top = np.floor(x), np.floor(y)
-        across, down = x - left, y - top
-        x0, y0 = int(left), int(top)
-        x1, y1 = min(max(x0 + 1, 0), size - 1), min(max(y0 + 1, 0), size - 1)
-        x0, y0 = min(max(x0, 0), size - 1), min(max(y0, 0), size - 1)
-        w00, w01 = share * (one - down) * (one - across), share * (one - down) * across
-        w10, w11 = share * down * (one - across), share * down * across
-        for c in range(cotangent.shape[1]):
-            g = cotangent[p, c]
-            to_level[b, y0, x0, c] += w00 * g
-            to_level[b, y0, x1, c] += w01 * g
-            to_level[b, y1, x0, c] += w10 * g
-            to_level[b, y1, x1, c] += w11 * g
+        t, right, lower = texel[number, p], across[number, p], down[number, p]
+        w10, w11 = share * lower * (one - right), share * lower * right
+        w00, w01 = share * (one - right) - w10, share * right - w11
+        if channels == 1:
+            _deposit(to_level, b, t, size, 0, cotangent[p, 0], w00, w01, w10, w11)
+        elif channels == 2:
+            _deposit(to_level, b, t, size, 0, cotangent[p, 0], w00, w01, w10, w11)
+            _deposit(to_level, b, t, size, 1, cotangent[p, 1], w00, w01, w10, w11)
+        elif channels == 3:
+            _deposit(to_level, b, t, size, 0, cotangent[p, 0], w00, w01, w10, w11)
+            _deposit(to_level, b, t, size, 1, cotangent[p, 1], w00, w01, w10, w11)
+            _deposit(to_level, b, t, size, 2, cotangent[p, 2], w00, w01, w10, w11)
+        else:
+            for c in range(channels):
+                _deposit(to_level, b, t, size, c, cotangent[p, c], w00, w01, w10, w11)
+
+
+@kernel
+def _deposit(to_level, b, t, size, c, g, w00, w01, w10, w11):  # type: ignore[no-untyped-def]
+    to_level[b, t, c] += w00 * g
+    to_level[b, t + 1, c] += w01 * g
+    to_level[b, t + size, c] += w10 * g
+    to_level[b, t + size + 1, c] += w11 * g

@@ -29,7 +29,7 @@ def filtered_light(directions: Tensor, coefficients: Tensor, image: Tensor, zona
     """Σ_l K_l Σ_m c_lm Y_lm(direction), `[P, 3]`; differentiable in all but `image`.
 
     directions: unit, view frame, [P, 3]; coefficients: [B, L, 3]; image: ascending, [P];
-    zonal: K_l per pixel, [bands, P], or None for 1 everywhere.
+    zonal: K_l per pixel, [P, bands], or None for 1 everywhere.
     """
     if directions.device.type != "cpu":
         return filtered_light_torch(directions, coefficients, image, zonal)
@@ -43,7 +43,7 @@ def filtered_light_torch(
     bands = math.isqrt(coefficients.shape[1])
     basis = sh_basis(directions, bands)
     if zonal is not None:
-        basis = basis * zonal[torch.tensor(band_of(bands), device=zonal.device)].T
+        basis = basis * zonal[:, torch.tensor(band_of(bands), device=zonal.device)]
     if coefficients.shape[0] == 1:
         return basis @ coefficients[0]
     return torch.einsum("pl,plc->pc", basis, coefficients[image])
@@ -54,7 +54,7 @@ class _FilteredLight(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: FunctionCtx, directions: Tensor, coefficients: Tensor, zonal: Tensor | None, image: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(directions, coefficients, zonal, image)  # type: ignore[attr-defined]
+        ctx.save_for_backward(directions, coefficients, zonal, image)  # type: ignore[attr-defined, arg-type]
         light = torch.empty_like(directions, memory_format=torch.contiguous_format)
         _forward(*_arguments(directions, coefficients, zonal, image), light.numpy())
         return light
@@ -63,43 +63,60 @@ class _FilteredLight(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
         directions, coefficients, zonal, image = ctx.saved_tensors  # type: ignore[attr-defined]
+        _, light_wanted, zonal_wanted, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
         to_directions = torch.empty_like(directions, memory_format=torch.contiguous_format)
         to_coefficients = torch.zeros_like(coefficients, memory_format=torch.contiguous_format)
-        to_zonal = None if zonal is None else torch.empty_like(zonal, memory_format=torch.contiguous_format)
+        to_zonal = directions.new_empty(len(directions) if zonal_wanted else 0, math.isqrt(coefficients.shape[1]))
         _backward(
             *_arguments(directions, coefficients, zonal, image),
             array(cotangent),
+            light_wanted,
+            zonal_wanted,
             to_directions.numpy(),
             to_coefficients.numpy(),
-            None if to_zonal is None else to_zonal.numpy(),
+            to_zonal.numpy(),
         )
-        return to_directions, to_coefficients, to_zonal, None
+        return to_directions, to_coefficients if light_wanted else None, to_zonal if zonal_wanted else None, None
 
 
 def _arguments(directions: Tensor, coefficients: Tensor, zonal: Tensor | None, image: Tensor) -> tuple:  # type: ignore[type-arg]
-    """Directions, coefficients, zonal, first pixel of every image (and the end), tables."""
+    """Directions, coefficients, zonal (one row when shared), first pixel of every image (and the end), tables."""
     bands = math.isqrt(coefficients.shape[1])
     light = array(coefficients)
     if light.shape[0] == 1:
         starts = np.array([0, directions.shape[0]])
     else:
         starts = np.searchsorted(array(image), np.arange(light.shape[0] + 1))
-    return array(directions), light, None if zonal is None else array(zonal), starts, *_typed_tables(bands, light.dtype)
+    weights = np.ones((1, bands), light.dtype) if zonal is None else array(zonal)
+    return array(directions), light, weights, starts, *_typed_tables(bands, light.dtype)
+
+
+@kernel
+def _load_weights(zonal, start, size, weights):  # type: ignore[no-untyped-def]
+    """K_l of a block of pixels as rows, `[bands, block]`; zero beyond its size, so that those lanes add nothing."""
+    shared = zonal.shape[0] == 1
+    weights[:] = 0
+    for k in range(size):
+        row = 0 if shared else start + k
+        for degree in range(weights.shape[0]):
+            weights[degree, k] = zonal[row, degree]
 
 
 @kernel
 def _forward(directions, coefficients, zonal, starts, diagonal, slope, back, derivative, light):  # type: ignore[no-untyped-def]
     bands = diagonal.shape[0]
-    work = np.empty((10, _BLOCK), directions.dtype)
+    work = np.zeros((10, _BLOCK), directions.dtype)
     x, y, z, cosine, sine = work[0], work[1], work[2], work[3], work[4]
     before, legendre, red, green, blue = work[5], work[6], work[7], work[8], work[9]
+    weights = np.empty((bands, _BLOCK), directions.dtype)
     for b in range(coefficients.shape[0]):
         for start in range(starts[b], starts[b + 1], _BLOCK):
             size = min(_BLOCK, starts[b + 1] - start)
             for k in range(size):
                 x[k], y[k], z[k] = directions[start + k, 0], directions[start + k, 1], directions[start + k, 2]
-            work[3] = 1
-            work[4] = 0
+            _load_weights(zonal, start, size, weights)
+            cosine[:] = 1
+            sine[:] = 0
             work[7:] = 0
             for m in range(bands):
                 legendre[:] = diagonal[m]
@@ -111,30 +128,16 @@ def _forward(directions, coefficients, zonal, starts, diagonal, slope, back, der
                             value = s * z[k] * legendre[k] - t * before[k]
                             before[k] = legendre[k]
                             legendre[k] = value
-                    centre = degree * degree + degree
-                    r0, g0, b0 = (
-                        coefficients[b, centre + m, 0],
-                        coefficients[b, centre + m, 1],
-                        coefficients[b, centre + m, 2],
-                    )
-                    r1, g1, b1 = (
-                        coefficients[b, centre - m, 0],
-                        coefficients[b, centre - m, 1],
-                        coefficients[b, centre - m, 2],
-                    )
-                    if zonal is None:
-                        for k in range(size):
-                            even, odd = legendre[k] * cosine[k], legendre[k] * sine[k]
-                            red[k] += r0 * even + r1 * odd
-                            green[k] += g0 * even + g1 * odd
-                            blue[k] += b0 * even + b1 * odd
-                    else:
-                        for k in range(size):
-                            weighted = legendre[k] * zonal[degree, start + k]
-                            even, odd = weighted * cosine[k], weighted * sine[k]
-                            red[k] += r0 * even + r1 * odd
-                            green[k] += g0 * even + g1 * odd
-                            blue[k] += b0 * even + b1 * odd
+                    weight = weights[degree]
+                    plus, minus = degree * degree + degree + m, degree * degree + degree - m
+                    r0, g0, b0 = coefficients[b, plus, 0], coefficients[b, plus, 1], coefficients[b, plus, 2]
+                    r1, g1, b1 = coefficients[b, minus, 0], coefficients[b, minus, 1], coefficients[b, minus, 2]
+                    for k in range(_BLOCK):
+                        weighted = legendre[k] * weight[k]
+                        even, odd = weighted * cosine[k], weighted * sine[k]
+                        red[k] += r0 * even + r1 * odd
+                        green[k] += g0 * even + g1 * odd
+                        blue[k] += b0 * even + b1 * odd
                 for k in range(_BLOCK):
                     c, s = cosine[k], sine[k]
                     cosine[k], sine[k] = x[k] * c - y[k] * s, x[k] * s + y[k] * c
@@ -153,115 +156,105 @@ def _backward(  # type: ignore[no-untyped-def]
     back,
     derivative,
     cotangent,
+    light_wanted,
+    zonal_wanted,
     to_directions,
     to_coefficients,
     to_zonal,
 ):
+    """For one order m: even, odd = Σ_c g_c c_{l,±m,c} is what reaches Y_{l,±m}; the sums over l of its products with P_lm and
+    dP_lm/dz are kept per pixel, and (x + iy)^m and its derivatives multiply them once per m."""
     bands = diagonal.shape[0]
     dtype = directions.dtype
     zero = dtype.type(0)
-    work = np.zeros((15, _BLOCK), dtype)
+    work = np.zeros((23, _BLOCK), dtype)
     x, y, z, red, green, blue = work[0], work[1], work[2], work[3], work[4], work[5]
-    cosine, sine, fewer_cosine, fewer_sine = work[6], work[7], work[13], work[14]
-    gx, gy, gz, even, odd = work[8], work[9], work[10], work[11], work[12]
-    all_legendre = np.zeros((bands + 1, bands, _BLOCK), dtype)
-    per_band = np.zeros((bands, _BLOCK), dtype)
+    cosine, sine, fewer_cosine, fewer_sine = work[6], work[7], work[8], work[9]
+    gx, gy, gz = work[10], work[11], work[12]
+    even_sum, odd_sum, even_slope, odd_slope = work[13], work[14], work[15], work[16]
+    red_cosine, green_cosine, blue_cosine = work[17], work[18], work[19]
+    red_sine, green_sine, blue_sine = work[20], work[21], work[22]
+    legendre = np.zeros((bands + 1, bands, _BLOCK), dtype)
+    weights = np.empty((bands, _BLOCK), dtype)
+    to_weights = np.zeros((bands, _BLOCK), dtype)
     for b in range(coefficients.shape[0]):
         for start in range(starts[b], starts[b + 1], _BLOCK):
             size = min(_BLOCK, starts[b + 1] - start)
-            if size < _BLOCK:
-                work[:6] = 0
             for k in range(size):
                 p = start + k
                 x[k], y[k], z[k] = directions[p, 0], directions[p, 1], directions[p, 2]
                 red[k], green[k], blue[k] = cotangent[p, 0], cotangent[p, 1], cotangent[p, 2]
+            _load_weights(zonal, start, size, weights)
             for m in range(bands):
-                all_legendre[m, m] = diagonal[m]
+                legendre[m, m] = diagonal[m]
                 for degree in range(m + 1, bands):
                     s, t = slope[degree, m], back[degree, m]
-                    now, last, last_but_one = (
-                        all_legendre[m, degree],
-                        all_legendre[m, degree - 1],
-                        all_legendre[m, degree - 2],
-                    )
-                    if degree == m + 1:
-                        for k in range(_BLOCK):
-                            now[k] = s * z[k] * last[k]
-                    else:
-                        for k in range(_BLOCK):
-                            now[k] = s * z[k] * last[k] - t * last_but_one[k]
+                    now, last, earlier = legendre[m, degree], legendre[m, degree - 1], legendre[m, max(degree - 2, 0)]
+                    for k in range(_BLOCK):
+                        now[k] = s * z[k] * last[k] - t * earlier[k]
             cosine[:] = 1
             sine[:] = 0
             work[8:13] = 0
-            per_band[:] = 0
+            to_weights[:] = 0
             for m in range(bands):
-                for degree in range(m, bands):
-                    centre = degree * degree + degree
-                    r0, g0, b0 = (
-                        coefficients[b, centre + m, 0],
-                        coefficients[b, centre + m, 1],
-                        coefficients[b, centre + m, 2],
-                    )
-                    r1, g1, b1 = (
-                        coefficients[b, centre - m, 0],
-                        coefficients[b, centre - m, 1],
-                        coefficients[b, centre - m, 2],
-                    )
-                    now, next_order = all_legendre[m, degree], all_legendre[m + 1, degree]
-                    band = per_band[degree]
-                    rate = derivative[degree, m]
-                    if m == 0:
-                        r1, g1, b1 = zero, zero, zero
-                    # even, odd: what reaches Y_{l,+m} and Y_{l,-m}, before the zonal weight.
-                    for k in range(_BLOCK):
-                        even[k] = r0 * red[k] + g0 * green[k] + b0 * blue[k]
-                        odd[k] = r1 * red[k] + g1 * green[k] + b1 * blue[k]
-                    if zonal is not None:
-                        for k in range(_BLOCK):
-                            band[k] += now[k] * (even[k] * cosine[k] + odd[k] * sine[k])
-                        for k in range(size):
-                            even[k] *= zonal[degree, start + k]
-                            odd[k] *= zonal[degree, start + k]
-                    for k in range(_BLOCK):
-                        step = m * now[k]
-                        gx[k] += step * (even[k] * fewer_cosine[k] + odd[k] * fewer_sine[k])
-                        gy[k] += step * (odd[k] * fewer_cosine[k] - even[k] * fewer_sine[k])
-                        gz[k] += rate * next_order[k] * (even[k] * cosine[k] + odd[k] * sine[k])
-                    s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
-                    if zonal is None:
-                        for k in range(_BLOCK):
-                            c, s = now[k] * cosine[k], now[k] * sine[k]
-                            s0 += c * red[k]
-                            s1 += c * green[k]
-                            s2 += c * blue[k]
-                            s3 += s * red[k]
-                            s4 += s * green[k]
-                            s5 += s * blue[k]
-                    else:
-                        for k in range(size):
-                            weighted = now[k] * zonal[degree, start + k]
-                            c, s = weighted * cosine[k], weighted * sine[k]
-                            s0 += c * red[k]
-                            s1 += c * green[k]
-                            s2 += c * blue[k]
-                            s3 += s * red[k]
-                            s4 += s * green[k]
-                            s5 += s * blue[k]
-                    to_coefficients[b, centre + m, 0] += s0
-                    to_coefficients[b, centre + m, 1] += s1
-                    to_coefficients[b, centre + m, 2] += s2
-                    if m > 0:
-                        to_coefficients[b, centre - m, 0] += s3
-                        to_coefficients[b, centre - m, 1] += s4
-                        to_coefficients[b, centre - m, 2] += s5
+                work[13:17] = 0
                 for k in range(_BLOCK):
+                    red_cosine[k], red_sine[k] = red[k] * cosine[k], red[k] * sine[k]
+                    green_cosine[k], green_sine[k] = green[k] * cosine[k], green[k] * sine[k]
+                    blue_cosine[k], blue_sine[k] = blue[k] * cosine[k], blue[k] * sine[k]
+                for degree in range(m, bands):
+                    now, following, weight = legendre[m, degree], legendre[m + 1, degree], weights[degree]
+                    rate = derivative[degree, m]
+                    plus, minus = degree * degree + degree + m, degree * degree + degree - m
+                    r0, g0, b0 = coefficients[b, plus, 0], coefficients[b, plus, 1], coefficients[b, plus, 2]
+                    r1, g1, b1 = coefficients[b, minus, 0], coefficients[b, minus, 1], coefficients[b, minus, 2]
+                    for k in range(_BLOCK):
+                        even = r0 * red[k] + g0 * green[k] + b0 * blue[k]
+                        odd = r1 * red[k] + g1 * green[k] + b1 * blue[k]
+                        here, next_order = now[k] * weight[k], rate * following[k] * weight[k]
+                        even_sum[k] += here * even
+                        odd_sum[k] += here * odd
+                        even_slope[k] += next_order * even
+                        odd_slope[k] += next_order * odd
+                    if zonal_wanted:
+                        band = to_weights[degree]
+                        for k in range(_BLOCK):
+                            band[k] += now[k] * (
+                                r0 * red_cosine[k]
+                                + g0 * green_cosine[k]
+                                + b0 * blue_cosine[k]
+                                + r1 * red_sine[k]
+                                + g1 * green_sine[k]
+                                + b1 * blue_sine[k]
+                            )
+                    if light_wanted:
+                        s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
+                        for k in range(_BLOCK):
+                            here = now[k] * weight[k]
+                            s0 += here * red_cosine[k]
+                            s1 += here * green_cosine[k]
+                            s2 += here * blue_cosine[k]
+                            s3 += here * red_sine[k]
+                            s4 += here * green_sine[k]
+                            s5 += here * blue_sine[k]
+                        to_coefficients[b, plus, 0] += s0
+                        to_coefficients[b, plus, 1] += s1
+                        to_coefficients[b, plus, 2] += s2
+                        to_coefficients[b, minus, 0] += s3
+                        to_coefficients[b, minus, 1] += s4
+                        to_coefficients[b, minus, 2] += s5
+                order = dtype.type(m)
+                for k in range(_BLOCK):
+                    gx[k] += order * (even_sum[k] * fewer_cosine[k] + odd_sum[k] * fewer_sine[k])
+                    gy[k] += order * (odd_sum[k] * fewer_cosine[k] - even_sum[k] * fewer_sine[k])
+                    gz[k] += even_slope[k] * cosine[k] + odd_slope[k] * sine[k]
                     c, s = cosine[k], sine[k]
                     fewer_cosine[k], fewer_sine[k] = c, s
                     cosine[k], sine[k] = x[k] * c - y[k] * s, x[k] * s + y[k] * c
             for k in range(size):
                 p = start + k
                 to_directions[p, 0], to_directions[p, 1], to_directions[p, 2] = gx[k], gy[k], gz[k]
-            if to_zonal is not None:
-                for degree in range(bands):
-                    for k in range(size):
-                        to_zonal[degree, start + k] = per_band[degree, k]
+            if zonal_wanted:
+                for k in range(size):
+                    for degree in range(bands):
+                        to_zonal[start + k, degree] = to_weights[degree, k]
