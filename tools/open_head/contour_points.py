@@ -72,7 +72,11 @@ class OuterSurface:
 
     def last_hit(self, origin: np.ndarray, direction: np.ndarray) -> tuple[Place, np.ndarray] | None:
         """The hit furthest along a ray (Moeller and Trumbore 1997)."""
-        a, edge1, edge2 = self.corners[:, 0], self.corners[:, 1] - self.corners[:, 0], self.corners[:, 2] - self.corners[:, 0]
+        a, edge1, edge2 = (
+            self.corners[:, 0],
+            self.corners[:, 1] - self.corners[:, 0],
+            self.corners[:, 2] - self.corners[:, 0],
+        )
         p = np.cross(direction, edge2)
         determinant = (edge1 * p).sum(1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,22 +93,24 @@ class OuterSurface:
         return place, origin + distance[k] * direction
 
 
-def jaw(points: np.ndarray, oval: list[int], surface: OuterSurface, centre: np.ndarray) -> list[list[Place]]:
+def jaw(
+    points: np.ndarray, oval: list[int], surface: OuterSurface, centre: np.ndarray, top: float
+) -> list[list[Place]]:
     """Candidates of the 17 jaw points. centre: middle of the mouth; points: MediaPipe's 478 on the mean head [478, 3].
 
     Each point slides on the section of the head with the half-plane through the mouth's centre, the z axis and the
     point's place on a frontal face: forward towards the cheek and back under the jaw. The middle candidate is the
-    outline of a frontal view.
+    outline of a frontal view. top: height at which the jaw line ends beside the eyes.
     """
-    ring = [number for number in oval if points[number, 1] < points[oval, 1].mean() + 0.35 * np.ptp(points[oval, 1])]
-    ring.sort(key=lambda number: np.arctan2(points[number, 0], centre[1] + 40 - points[number, 1]))
-    ring = [number for number in ring if points[number, 1] < points[133, 1] + 2 ]
+    ring = sorted(oval, key=lambda number: np.arctan2(points[number, 0], centre[1] + 40 - points[number, 1]))
     outline = points[ring]
+    outline = 0.5 * (outline + _counterparts(outline))
+    outline = outline[outline[:, 1] < top]
     length = np.concatenate([[0.0], np.linalg.norm(np.diff(outline[:, :2], axis=0), axis=1).cumsum()])
     result: list[list[Place]] = []
     for share in np.linspace(0.0, 1.0, 17):
         place = np.array([np.interp(share * length[-1], length, outline[:, axis]) for axis in range(3)])
-        radial = place - centre
+        radial = (place - centre) if abs(share - 0.5) > 1e-6 else np.array([0.0, -1.0, 0.0])
         radial[2] = 0.0
         radial /= np.linalg.norm(radial)
         origin = np.array([0.0, centre[1], 25.0])
@@ -121,6 +127,13 @@ def jaw(points: np.ndarray, oval: list[int], surface: OuterSurface, centre: np.n
         chosen = [hits[int(np.abs(walked - distance).argmin())][0] for distance in wanted]
         result.append(chosen if radial[0] <= 0 else chosen[::-1])
     return result
+
+
+def _counterparts(outline: np.ndarray) -> np.ndarray:
+    """The mirror image of a contour, resampled at the contour's own points by nearest neighbour. [N, 3]"""
+    flipped = outline * [-1.0, 1.0, 1.0]
+    nearest = np.linalg.norm(outline[:, None] - flipped[None], axis=-1).argmin(1)
+    return flipped[nearest]
 
 
 def nose(vertices: np.ndarray, surface: OuterSurface, eye_height: float) -> list[Place]:
@@ -142,7 +155,9 @@ def nose(vertices: np.ndarray, surface: OuterSurface, eye_height: float) -> list
     low = 0.65 * heights[base] + 0.35 * heights[tip]
     row = np.array([seen(x, 0.5 * (heights[base] + heights[tip]))[1] for x in np.arange(9.0, 30.0, 0.5)])
     wing = 8.0 + 0.5 * float(np.abs(np.diff(row[:, 2])).argmax())
-    return bridge + [seen(x, low if abs(x) < 0.9 * wing else low + 2.0)[0] for x in (-wing, -0.5 * wing, 0.0, 0.5 * wing, wing)]
+    return bridge + [
+        seen(x, low if abs(x) < 0.9 * wing else low + 2.0)[0] for x in (-wing, -0.5 * wing, 0.0, 0.5 * wing, wing)
+    ]
 
 
 def ibug68(
@@ -159,7 +174,9 @@ def ibug68(
     """
     places = {
         int(number): Place(int(triangle[0]), barycentric[0])
-        for number, triangle, barycentric in zip(embedding["index"], embedding["triangle"], embedding["barycentric"], strict=True)
+        for number, triangle, barycentric in zip(
+            embedding["index"], embedding["triangle"], embedding["barycentric"], strict=True
+        )
     }
     points = np.full((478, 3), np.nan)
     for number, place in places.items():
@@ -170,15 +187,16 @@ def ibug68(
     def add(numbers: Iterable[int]) -> None:
         chosen.extend([places[number]] for number in numbers)
 
-    lips = sorted(loops(connections["lips"]), key=lambda loop: -np.ptp(points[loop, 1]) - np.ptp(points[loop, 0]))
+    lips = sorted(loops(connections["lips"]), key=lambda loop: -np.ptp(points[loop, 1]))
     outer_lips, inner_lips = (halves(loop, points) for loop in lips)
-    chosen.extend(jaw(points, loops(connections["face_oval"])[0], surface, points[lips[0]].mean(0)))
+    eyes = {side: halves(loops(connections[f"{side}_eye"])[0], points) for side in ("right", "left")}
+    eye_height = float(np.mean([points[upper, 1].mean() for upper, _ in eyes.values()]))
+    mouth = points[lips[0]].mean(0) * [0.0, 1.0, 1.0]
+    chosen.extend(jaw(points, loops(connections["face_oval"])[0], surface, mouth, eye_height))
     for side in ("right", "left"):
         upper = max(loops(connections[f"{side}_eyebrow"]), key=lambda chain: points[chain, 1].mean())
         upper.sort(key=lambda number: points[number, 0])
         add(at_shares(upper, points, np.linspace(0, 1, 5)))
-    eyes = {side: halves(loops(connections[f"{side}_eye"])[0], points) for side in ("right", "left")}
-    eye_height = float(np.mean([points[upper, 1].mean() for upper, _ in eyes.values()]))
     chosen.extend([place] for place in nose(vertices, surface, eye_height))
     for side in ("right", "left"):
         upper, lower = eyes[side]

@@ -39,15 +39,20 @@ def action_units(targets: Targets, weights: sparse.csr_matrix) -> tuple[list[str
 
 
 def gaze_units(vertices: np.ndarray, eyes: list[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """Both eyeballs turned by `GAZE_ANGLE` about their centres. vertices [V, 3]; eyes: vertex masks -> [4, V, 3]"""
+    """Both eyeballs turned by `GAZE_ANGLE` within their own ellipsoids. vertices [V, 3]; eyes: vertex masks -> [4, V, 3]"""
     units = np.zeros((len(GAZE), *vertices.shape))
     for unit, (about_x, about_y) in zip(units, GAZE.values(), strict=True):
         cos, sin = np.cos(GAZE_ANGLE), np.sin(GAZE_ANGLE) * (about_x + about_y)
-        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) if about_x else np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+        turn = (
+            np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+            if about_x
+            else np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+        )
         for eye in eyes:
-            centre = 0.5 * (vertices[eye].min(0) + vertices[eye].max(0))
-            offset = vertices[eye] - centre
-            unit[eye] = offset @ turn.T - offset
+            low, high = vertices[eye].min(0), vertices[eye].max(0)
+            centre, radius = 0.5 * (low + high), 0.5 * (high - low)
+            sphere = (vertices[eye] - centre) / radius
+            unit[eye] = (sphere @ turn.T - sphere) * radius
     return list(GAZE), units
 
 

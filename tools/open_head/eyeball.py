@@ -6,10 +6,14 @@ import numpy as np
 
 from open_head.surface import Polygons
 
-PUPIL = 0.135
-IRIS = 0.43
-"""Polar angles of the borders as shares of a radian, for an eyeball of the base mesh's size."""
-RINGS = (0.05, PUPIL - 0.012, PUPIL + 0.012, 0.2, 0.28, 0.36, IRIS - 0.03, IRIS + 0.02, 0.5, 0.6, 0.72, 0.86, 1.02, 1.2, 1.45, 1.75, 2.1, 2.6)
+IRIS = 0.375
+PUPIL = 0.128
+"""Polar angles of the borders, radians: an iris of 11.8 mm and a pupil of 4 mm on the mean head's eyeball (radius 16 mm)."""
+BORDER = 0.006
+RINGS = (
+    0.05, PUPIL - BORDER, PUPIL + BORDER, 0.18, 0.24, 0.30, 0.345, IRIS - BORDER, IRIS + BORDER, 0.43, 0.5, 0.6, 0.72, 0.86, 1.02,
+    1.2, 1.45, 1.75, 2.1, 2.6,
+)  # fmt: skip
 SEGMENTS = 32
 
 
@@ -17,7 +21,7 @@ def eyeball(helper: np.ndarray) -> tuple[np.ndarray, Polygons, np.ndarray]:
     """An ellipsoid with the extent of the helper.
 
     helper: vertices of MakeHuman's eye helper, decimetres. [72, 3]
-    returns: vertices [E, 3], polygons, angle from the optical axis (+z) [E]
+    returns: vertices [E, 3], polygons, angle from the optical axis (+z) [E].
     """
     low, high = helper.min(0), helper.max(0)
     centre, radius = 0.5 * (low + high), 0.5 * (high - low)
@@ -39,3 +43,9 @@ def eyeball(helper: np.ndarray) -> tuple[np.ndarray, Polygons, np.ndarray]:
         outer = 1 + (len(RINGS) - 1) * SEGMENTS
         polygons.append((last, outer + after, outer + k))
     return centre + np.concatenate(directions) * radius, polygons, angle
+
+
+def mirrored_eyeball(eyeball: tuple[np.ndarray, Polygons, np.ndarray]) -> tuple[np.ndarray, Polygons, np.ndarray]:
+    """The eyeball of the other side: same numbering, mirrored places, corners turned so that the same diagonals are cut."""
+    vertices, polygons, angle = eyeball
+    return vertices * [-1.0, 1.0, 1.0], [(face[0], *reversed(face[1:])) for face in polygons], angle

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from open_head.assets import BaseMesh
-from open_head.eyeball import eyeball
+from open_head.eyeball import eyeball, mirrored_eyeball
 from open_head.surface import Polygons, catmull_clark, clip, combination, mirror_partner, triangulate
 
 NECK_FRONT = (5.98, 0.85)
@@ -68,7 +68,7 @@ def build_topology(mesh: BaseMesh, reference: np.ndarray) -> HeadTopology:
         level = height if group == "body" else np.ones(len(reference))
         clipped = clip([tuple(quad) for quad in quads.tolist()], level, snap=0.3)
         cut = combination(clipped.rows, len(reference))
-        fine, subdivision = catmull_clark(clipped.polygons, cut.shape[0])
+        fine, subdivision = catmull_clark(clipped.polygons, cut.shape[0], smooth=not group.endswith("teeth"))
         first = sum(piece.shape[0] for piece in pieces)
         add(subdivision @ cut, fine, part)
         corner_uv = [
@@ -78,10 +78,9 @@ def build_topology(mesh: BaseMesh, reference: np.ndarray) -> HeadTopology:
         places, owners = _texture_samples(fine, corner_uv)
         uvs.append(places)
         uv_vertices.append(owners + first)
-    for side in ("left", "right"):
-        helper = mesh.vertices_of(f"helper-{side[0]}-eye")
-        local, faces, angle = eyeball(reference[helper])
-        add(_affine_weights(local, helper, reference), faces, f"eye-{side}", angle)
+    left = eyeball(reference[mesh.vertices_of("helper-l-eye")])
+    for side, (places, faces, angle) in (("left", left), ("right", mirrored_eyeball(left))):
+        add(_affine_weights(places, mesh.vertices_of(f"helper-{side[0]}-eye"), reference), faces, f"eye-{side}", angle)
     weights = sparse.vstack(pieces).tocsr()
     mirror = mirror_partner(weights @ reference, 1e-6)
     return HeadTopology(

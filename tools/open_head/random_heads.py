@@ -14,8 +14,20 @@ GENDERS = ("female", "male")
 AGES = ("child", "young", "old")
 LEVELS = ("min", "average", "max")
 DETAIL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "ears", "chin", "cheek", "neck")
-DETAIL_SD = 0.28
-ONE_SIDED_SD = 0.06
+DETAIL_SD = 0.25
+SPREADS = (
+    (re.compile(r"mouth/mouth-trans-(in|out)$|nose/nose-trans-horiz-"), 0.06),
+    (re.compile(r"head/head-(scale|back)|forehead/forehead-(scale|nubian)"), 0.14),
+    (re.compile(r"head/head-|neck/"), 0.16),
+    (re.compile(r"ears/.-ear-shape1"), 0.05),
+    (
+        re.compile(r"ears/.-ear-(shape2|flap|wing|lobe)|nose-flaring|nose-curve|nose-hump|eye-bag|eye-height|eye-push"),
+        0.2,
+    ),
+)
+"""Standard deviations of target weights, first match, else `DETAIL_SD`; what looks like a caricature varies less."""
+SIDE_SD = 0.03
+"""Difference between the left and the right twin of a target."""
 OPPOSITES = (
     ("less", "more"), ("decr", "incr"), ("min", "max"), ("down", "up"), ("in", "out"), ("backward", "forward"),
     ("small", "big"), ("deflate", "inflate"), ("concave", "convex"), ("compress", "uncompress"), ("point", "potato"),
@@ -23,7 +35,6 @@ OPPOSITES = (
     ("pointed", "triangle"), ("round", "square"),
 )  # fmt: skip
 NOT_SHAPE = re.compile(r"head/head-trans-|neck/neck-trans-|head/head-angle-")
-SIDEWAYS = re.compile(r"mouth/mouth-trans-(in|out)$|nose/nose-trans-horiz-|head/head-.*horiz-(in|out)")
 
 
 def macro_weights(rng: np.random.Generator) -> dict[str, float]:
@@ -63,7 +74,11 @@ def detail_axes(targets: Targets) -> list[tuple[str, str | None]]:
             continue
         stem, _, last = name.rpartition("-")
         partner = next(
-            (f"{stem}-{b if last == a else a}" for a, b in OPPOSITES if last in (a, b) and f"{stem}-{b if last == a else a}" in targets),
+            (
+                f"{stem}-{b if last == a else a}"
+                for a, b in OPPOSITES
+                if last in (a, b) and f"{stem}-{b if last == a else a}" in targets
+            ),
             None,
         )
         used.add(name)
@@ -77,8 +92,8 @@ def detail_weights(rng: np.random.Generator, axes: list[tuple[str, str | None]])
     """Half-normal weights of one target of each axis; both sides of the head nearly alike."""
     weights: dict[str, float] = {}
     for one, other in axes:
-        sd = ONE_SIDED_SD if SIDEWAYS.search(one) else DETAIL_SD
-        value = float(np.clip(rng.normal(0.0, sd), -0.8, 0.8))
+        sd = next((spread for pattern, spread in SPREADS if pattern.search(one)), DETAIL_SD)
+        value = float(np.clip(rng.normal(0.0, sd), -2.5 * sd, 2.5 * sd))
         if "/l-" not in one:
             _add(weights, one, other, value)
             continue
@@ -87,7 +102,7 @@ def detail_weights(rng: np.random.Generator, axes: list[tuple[str, str | None]])
                 weights,
                 one.replace("/l-", side),
                 None if other is None else other.replace("/l-", side),
-                value + rng.normal(0.0, ONE_SIDED_SD / 2),
+                value + rng.normal(0.0, SIDE_SD),
             )
     return weights
 
@@ -99,13 +114,11 @@ def _add(weights: dict[str, float], one: str, other: str | None, value: float) -
         weights[other] = -value
 
 
-def draw_heads(
-    targets: Targets, base: np.ndarray, weights: sparse.csr_matrix, count: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_heads(targets: Targets, base: np.ndarray, weights: sparse.csr_matrix, count: int, seed: int) -> np.ndarray:
     """Neutral heads in decimetres.
 
     base: [19158, 3]; weights: the head's vertices as combinations of base vertices, sparse [V, 19158]
-    returns: heads [count, V, 3], and their macro weights for inspection as [count, M]
+    returns: [count, V, 3]
     """
     rng = np.random.default_rng(seed)
     axes = detail_axes(targets)
@@ -114,4 +127,4 @@ def draw_heads(
     matrix = np.array([[person.get(name, 0.0) for name in names] for person in people])
     bank = np.stack([targets.displacement(name, weights).ravel() for name in names])
     heads = (weights @ base).ravel() + matrix.astype(np.float32) @ bank.astype(np.float32)
-    return heads.reshape(count, -1, 3), matrix
+    return heads.reshape(count, -1, 3)

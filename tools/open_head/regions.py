@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from open_head.assets import Targets
 from open_head.geometry import HeadTopology
+
+POCKET_U, POCKET_V = 0.74, 0.145
+SOCKET_U = 0.17
+"""Borders of the texture islands of the mouth's lining (right, below) and of the eye sockets (left)."""
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -20,30 +26,43 @@ def support(targets: Targets, topology: HeadTopology, names: list[str]) -> np.nd
     return np.max([move / move.max() for move in moves], axis=0)
 
 
-def build_regions(targets: Targets, topology: HeadTopology, vertices: np.ndarray) -> dict[str, np.ndarray]:
-    """The eight masks. vertices: the mean head in millimetres, model frame. [V, 3]"""
+@dataclass(frozen=True)
+class Cues:
+    """What textures and hair cards tell about the regions, per vertex.
+
+    redness: log of red over green relative to the face; hair: log of how much darker than the face painted short hair is;
+    brows: mean opacity of the brow styles. [V] each
+    """
+
+    redness: np.ndarray
+    hair: np.ndarray
+    brows: np.ndarray
+
+
+def build_regions(targets: Targets, topology: HeadTopology, vertices: np.ndarray, cues: Cues) -> dict[str, np.ndarray]:
+    """The eight masks. vertices: the mean head, model frame [V, 3] mm"""
     x, y, z = vertices.T
     body = topology.of("body").astype(float)
     eyeballs = topology.of("eye-left", "eye-right")
     u, v = _mean_uv(topology)
-    pocket = (u > 0.74) & (v < 0.145) & (body > 0)
-    socket = (u < 0.17) & (body > 0)
+    pocket = (u > POCKET_U) & (v < POCKET_V) & (body > 0)
+    socket = (u < SOCKET_U) & (body > 0)
     eye_y, eye_z = y[eyeballs].mean(), z[eyeballs].max()
     inside = topology.of("upper-teeth", "lower-teeth", "tongue") | pocket
-    lips = support(targets, topology, [f"mouth/mouth-{lip}lip-volume-inflate" for lip in ("upper", "lower")])
-    ears = support(targets, topology, [f"ears/{side}-ear-trans-depth-forward" for side in "lr"])
-    chin = y[np.argmax(np.where(body * (np.abs(x) < 3) * (y < eye_y - 100) > 0, z, -1e9))]
     outer = body * ~pocket * ~socket
+    around_lips = support(targets, topology, [f"mouth/mouth-{lip}lip-volume-inflate" for lip in ("upper", "lower")])
+    wings = support(targets, topology, [f"ears/{side}-ear-wing-out" for side in "lr"])
+    middle = outer * (np.abs(x) < 3) * (y < eye_y - 100)
+    chin = y[np.argmax(np.where(middle > 0, z, -np.inf))]
     regions = {
-        "lips": smoothstep(lips, 0.2, 0.4) * outer * (z > eye_z - 15),
-        "ears": smoothstep(ears, 0.55, 0.85) * outer,
+        "lips": smoothstep(cues.redness, 0.15, 0.4) * smoothstep(around_lips, 0.002, 0.02) * outer * (z > eye_z - 25),
+        "ears": smoothstep(wings, 0.06, 0.2) * outer,
         "eyes": eyeballs.astype(float),
         "mouth_interior": inside.astype(float),
+        "eyebrows": smoothstep(cues.brows, 0.05, 0.25) * outer,
     }
-    brow = np.abs(y - (eye_y + 23 - 0.004 * (np.abs(x) - 30) ** 2))
-    regions["eyebrows"] = smoothstep(-brow, -7, -3) * smoothstep(-np.abs(np.abs(x) - 32), -22, -18) * outer * (z > 20)
-    hairline = (y - eye_y - 75) + 0.8 * (40 - z)
-    regions["scalp"] = smoothstep(hairline, -8, 8) * outer * (1 - regions["ears"]) * smoothstep(y - eye_y, -45, -15)
+    scalp = smoothstep(cues.hair, 0.25, 0.9) * smoothstep(np.hypot(y - eye_y, z - 10), 45, 60) * (y > eye_y - 60)
+    regions["scalp"] = scalp * smoothstep(-z, -eye_z + 12, -eye_z + 22) * outer * (1 - regions["ears"])
     below = chin - 18 - y + np.clip(eye_z - 30 - z, 0, None) * 0.75
     regions["neck"] = smoothstep(below, -5, 12) * outer * (1 - regions["ears"]) * (1 - regions["scalp"])
     others = np.max([regions[name] for name in ("lips", "eyebrows", "ears", "scalp", "neck")], axis=0)

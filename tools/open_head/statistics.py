@@ -27,11 +27,16 @@ def align(heads: np.ndarray, region: np.ndarray, rounds: int = 3) -> np.ndarray:
 
 
 def principal_components(samples: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean, basis scaled by standard deviations and the share of variance held. samples [N, D] -> [D], [count, D]."""
+    """Mean, basis scaled by standard deviations and the share of variance held. samples [N, D] -> [D], [count, D].
+
+    Each component is turned so that its largest entry is positive.
+    """
     mean = samples.mean(0)
     centred = samples - mean
     gram = centred @ centred.T / len(samples)
     variance, vectors = np.linalg.eigh(gram)
     order = np.argsort(variance)[::-1][:count]
     directions = vectors[:, order].T @ centred / np.sqrt(variance[order] * len(samples))[:, None]
+    largest = directions[np.arange(count), np.abs(directions).argmax(1)]
+    directions *= np.sign(largest)[:, None]
     return mean, directions * np.sqrt(variance[order])[:, None], float(variance[order].sum() / variance.sum())

@@ -96,8 +96,9 @@ def directed_edges(polygon: tuple[int, ...]) -> Iterable[tuple[int, int]]:
     return zip(polygon, polygon[1:] + polygon[:1], strict=True)
 
 
-def catmull_clark(polygons: Polygons, vertices: int) -> tuple[Polygons, sparse.csr_matrix]:
-    """One step of Catmull-Clark subdivision (Catmull and Clark 1978) with B-spline boundary curves.
+def catmull_clark(polygons: Polygons, vertices: int, smooth: bool = True) -> tuple[Polygons, sparse.csr_matrix]:
+    """One step of Catmull-Clark subdivision (Catmull and Clark 1978) with B-spline boundary curves; not `smooth`: the same
+    quads on the flat polygons.
 
     Numbering of the result: old vertices, then edge points, then face points. Every new quad begins at its old vertex
     and has the face point opposite, so cutting it along corners 0-2 is mirror symmetric.
@@ -126,7 +127,7 @@ def catmull_clark(polygons: Polygons, vertices: int) -> tuple[Polygons, sparse.c
     for face in range(len(polygons)):
         add_face(vertices + len(edge_faces) + face, face, 1.0)
     for edge, faces in edge_faces.items():
-        interior = len(faces) == 2
+        interior = smooth and len(faces) == 2
         for end in edge:
             add(edge_number[edge], end, 0.25 if interior else 0.5)
         if interior:
@@ -135,6 +136,9 @@ def catmull_clark(polygons: Polygons, vertices: int) -> tuple[Polygons, sparse.c
     for vertex in range(vertices):
         if not vertex_faces[vertex]:
             raise ValueError(f"vertex {vertex} belongs to no polygon")
+        if not smooth:
+            add(vertex, vertex, 1.0)
+            continue
         border = [edge for edge in vertex_edges[vertex] if len(edge_faces[edge]) == 1]
         if border:
             add(vertex, vertex, 0.75)

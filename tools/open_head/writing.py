@@ -18,7 +18,9 @@ ORIGIN = (
 
 
 def _write(group: h5py.Group, name: str, values: np.ndarray, dtype: str) -> None:
-    group.create_dataset(name, data=np.asarray(values).astype(dtype), compression="gzip", compression_opts=9, shuffle=True)
+    group.create_dataset(
+        name, data=np.asarray(values).astype(dtype), compression="gzip", compression_opts=9, shuffle=True
+    )
 
 
 def write_linear(file: h5py.File, name: str, mean: np.ndarray, basis: np.ndarray) -> None:
@@ -37,6 +39,11 @@ def write_expressions(file: h5py.File, expressions: Expressions) -> None:
     group.create_dataset("names", data=np.array(expressions.names, dtype=h5py.string_dtype()))
 
 
+def write_roughness(file: h5py.File, roughness: np.ndarray) -> None:
+    """[V] -> `roughness/mean`."""
+    _write(file.require_group("roughness"), "mean", roughness, "f4")
+
+
 def write_mesh(
     file: h5py.File,
     triangles: np.ndarray,
@@ -46,7 +53,8 @@ def write_mesh(
 ) -> None:
     """triangles [T, 3]; uv: places [U, 2], triangles [T, 3], vertex [U]; regions [V] each; mirror [V]"""
     _write(file.require_group("shape/representer"), "cells", triangles.T, "i4")
-    for name, values, dtype in zip(("coordinates", "cells", "vertex"), uv, ("f4", "i4", "i4"), strict=True):
+    places = (uv[0], uv[1].T, uv[2])
+    for name, values, dtype in zip(("coordinates", "cells", "vertex"), places, ("f4", "i4", "i4"), strict=True):
         _write(file.require_group("uv"), name, values, dtype)
     for name, weights in regions.items():
         _write(file.require_group("masks"), name, weights, "f2")
