@@ -14,14 +14,19 @@ from nextface.errors import InputError
 from nextface.export.writer import write
 from nextface.fitting.driver import STAGES, checkpoint_path
 from nextface.landmarks.points import Landmarks
+from nextface.morphable.cache import content_key
+from nextface.morphable.model import MorphableModel
 from nextface.paths import model_folder
 from nextface.photo import Crop, Photo, cut, load_image
 from nextface.reconstruction import Reconstruction
 from nextface.scene import Scene
 
 
-def notes(photo: Photo, config: OptimConfig) -> dict[str, object]:
-    """What a saved scene's header carries so that it can be exported with nothing else but photo and model at hand."""
+def notes(photo: Photo, config: OptimConfig, model: MorphableModel | None = None) -> dict[str, object]:
+    """What a saved scene's header carries so that it can be exported with nothing else but photo and model at hand.
+
+    model: of the fit; its fingerprint lets `load` refuse another one. Without it only the numbers of coefficients are checked.
+    """
     marks = photo.landmarks
     return {
         "photo": str(photo.source.path.absolute()),
@@ -34,6 +39,7 @@ def notes(photo: Photo, config: OptimConfig) -> dict[str, object]:
             "confidence": marks.confidence.tolist(),
         },
         "model": str(model_folder(config.path).absolute()),
+        "model_fingerprint": "" if model is None else _fingerprint(model),
         "settings": config.as_keys(),
     }
 
@@ -67,6 +73,7 @@ def load(scene_path: Path | str, photo_path: Path | str | None = None) -> Recons
         )
     config = OptimConfig().with_texts({key: str(value) for key, value in settings.items()})
     model = load_model(folder if Path(folder).is_dir() else model_folder(config.path), trim_pca=config.trim_pca)
+    _check_model(scene, model, str(header.get("model_fingerprint", "")), scene_path)
     losses, timings = _record(Path(scene_path), header)
     return Reconstruction(cut(source, crop, landmarks, faces), scene, model, config, losses, timings)
 
@@ -79,6 +86,23 @@ def export_scene(
 ) -> list[Path]:
     """Write the results of a saved scene; see `write` for `only` and `load` for `photo_path`."""
     return write(load(scene_path, photo_path), output_folder, only)
+
+
+def _fingerprint(model: MorphableModel) -> str:
+    """Tells models apart whose coefficients mean different heads."""
+    bases = (model.shape_basis, model.expression_basis, model.diffuse_basis)
+    sampled = [basis[:, ::97] for basis in bases]
+    return content_key(*(tensor.cpu().numpy() for tensor in (model.mean, model.triangles, *sampled)))
+
+
+def _check_model(scene: Scene, model: MorphableModel, fingerprint: str, scene_path: Path | str) -> None:
+    counts = [len(basis) for basis in (model.shape_basis, model.diffuse_basis, model.expression_basis)]
+    fitted = [tensor.shape[1] for tensor in (scene.shape, scene.albedo, scene.expression)]
+    if counts != fitted or (fingerprint and fingerprint != _fingerprint(model)):
+        raise InputError(
+            f"{scene_path}: fitted with another model than {model.name!r} as it is now; "
+            "put that model's files back or run the reconstruction again"
+        )
 
 
 def _record(scene_path: Path, header: Mapping[str, Any]) -> tuple[dict[str, list[float]], dict[str, float]]:

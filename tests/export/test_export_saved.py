@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ def scene_path(reconstruction, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "nextface.morphable.load_model", lambda folder, trim_pca=False: reconstruction.model, raising=False
     )
-    notes = saved.notes(reconstruction.photo, reconstruction.config)
+    notes = saved.notes(reconstruction.photo, reconstruction.config, reconstruction.model)
     for number, stage in ((1, "pose"), (3, "maps")):
         path = tmp_path / "checkpoints" / f"stage{number}_output.safetensors"
         path.parent.mkdir(exist_ok=True)
@@ -79,3 +81,12 @@ def test_a_file_that_is_no_scene(tmp_path):
     (tmp_path / "photo.safetensors").write_bytes(b"not a scene")
     with pytest.raises(InputError, match=r"photo\.safetensors: not a saved scene"):
         saved.load(tmp_path / "photo.safetensors")
+
+
+@pytest.mark.parametrize("change", ["fewer components", "other vertices"])
+def test_another_model_is_refused(reconstruction, scene_path, monkeypatch, change):
+    model = reconstruction.model
+    other = model.trimmed(2) if change == "fewer components" else replace(model, mean=model.mean * 1.01)
+    monkeypatch.setattr("nextface.morphable.load_model", lambda folder, trim_pca=False: other)
+    with pytest.raises(InputError, match=r"stage3_output.*another model than 'toy head'.*run the reconstruction again"):
+        saved.load(scene_path)
