@@ -78,25 +78,30 @@ def _crossings(covered: Fragments, vertices_camera: Tensor, camera: Camera, edge
         z = vertices_camera[..., 2]
         depth = (z[pixels.image[:, None], covered.corners] * covered.barycentric).sum(1)
         screen = camera.project(vertices_camera)
-        packed = torch.arange(len(pixels), device=depth.device)[:, None] + 1
-        index = pixels.unpack(packed)[..., 0] - 1
-    parts = [
-        _find(*(array(part.cpu()) for part in (screen[b], z[b], edges.vertices, edges.opposite, index[b], depth)))
-        for b in range(pixels.batch)
-    ]
-    near, far, edge, vertical = (
-        torch.from_numpy(np.concatenate(part)).to(depth.device) for part in zip(*parts, strict=True)
-    )
-    return near, far, edge, vertical
+        numbers = torch.arange(len(pixels), device=depth.device)[:, None]
+        index = pixels.unpack(numbers, background=-1)[..., 0]
+    shape = (2, pixels.height, pixels.width)
+    found = []
+    for b in range(pixels.batch):
+        best, reach, swapped = np.full(shape, -1, np.int64), np.zeros(shape), np.zeros(shape, np.bool_)
+        inputs = (screen[b], z[b], edges.vertices, edges.opposite, index[b], depth)
+        _find(*(array(part.cpu()) for part in inputs), best, reach, swapped)
+        vertical, row, column = np.nonzero(best >= 0)
+        packed = array(index[b].cpu())
+        first, second = packed[row, column], packed[row + vertical, column + 1 - vertical]
+        turned = swapped[vertical, row, column]
+        edge = best[vertical, row, column]
+        found.append((np.where(turned, second, first), np.where(turned, first, second), edge, vertical == 1))
+    return tuple(torch.from_numpy(np.concatenate(part)).to(depth.device) for part in zip(*found, strict=True))
 
 
 @kernel
-def _find(screen, z, edges, opposite, index, depth):  # type: ignore[no-untyped-def]
-    """One edge per pixel pair, the one that reaches farthest over the far pixel; in pixel order, rows before columns."""
+def _find(screen, z, edges, opposite, index, depth, best, reach, swapped):  # type: ignore[no-untyped-def]
+    """Fill `best` with one edge per pixel pair, the one that reaches farthest over the far pixel. [2, H, W]
+
+    Index 0 pairs a pixel with the one to its right, 1 with the one below; `swapped` where the first of them is the far one.
+    """
     height, width = index.shape
-    best = np.full((2, height, width), -1, np.int64)
-    reach = np.zeros((2, height, width))
-    swapped = np.zeros((2, height, width), np.bool_)
     for e in range(edges.shape[0]):
         a, b, c, other = edges[e, 0], edges[e, 1], opposite[e, 0], opposite[e, 1]
         if z[a] < _NEAR or z[b] < _NEAR or z[c] < _NEAR:
@@ -137,19 +142,3 @@ def _find(screen, z, edges, opposite, index, depth):  # type: ignore[no-untyped-
                     best[vertical, r, column] = e
                     reach[vertical, r, column] = extent
                     swapped[vertical, r, column] = not surface_first
-    count = np.sum(best >= 0)
-    near_pixel = np.empty(count, np.int64)
-    far_pixel = np.empty(count, np.int64)
-    edge = np.empty(count, np.int64)
-    is_vertical = np.empty(count, np.bool_)
-    k = 0
-    for vertical in range(2):
-        for r in range(height):
-            for column in range(width):
-                if best[vertical, r, column] >= 0:
-                    p, q = index[r, column], index[r + vertical, column + 1 - vertical]
-                    near_pixel[k], far_pixel[k] = (q, p) if swapped[vertical, r, column] else (p, q)
-                    edge[k] = best[vertical, r, column]
-                    is_vertical[k] = vertical == 1
-                    k += 1
-    return near_pixel, far_pixel, edge, is_vertical

@@ -35,21 +35,28 @@ class CpuRasterizer:
         corners = array(triangles.cpu())
         batch, height, width = vertices.shape[0], camera.height, camera.width
         visible = np.full((batch, height, width), -1, np.int32)
+        screen = np.empty((vertices.shape[1], 2), np.int64)
         for b in range(batch):
-            _draw(array(vertices[b]), corners, float(focal[b]), array(principal[b]), visible[b])
-        image, row, column, triangle, neighbours = (torch.from_numpy(part).to(device) for part in _pack(visible))
+            inverse = np.zeros(vertices.shape[1], np.float32)
+            depth = np.zeros((height, width), np.float32)
+            _draw(array(vertices[b]), corners, float(focal[b]), array(principal[b]), screen, inverse, depth, visible[b])
+        parts = np.empty((4, np.count_nonzero(visible >= 0)), np.int64)
+        links = np.full((parts.shape[1], 4), -1, np.int64)
+        _pack(visible, np.empty(width, np.int64), parts, links)
+        image, row, column, triangle = torch.from_numpy(parts).to(device)
+        neighbours = torch.from_numpy(links).to(device)
         return VisiblePixels(image, row, column, triangle, neighbours, batch, height, width)
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw(vertices, triangles, focal, principal, visible):  # type: ignore[no-untyped-def]
-    """Fill `visible` [H, W] with triangle indices. Edge functions are integers: exact and antisymmetric on shared edges."""
+def _draw(vertices, triangles, focal, principal, screen, inverse, depth, visible):  # type: ignore[no-untyped-def]
+    """Fill `visible` [H, W] with triangle indices. Edge functions are integers: exact and antisymmetric on shared edges.
+
+    screen: work space for sub-pixel coordinates [V, 2]; inverse: 1/z of usable vertices [V] and depth: 1/z [H, W], both zero.
+    """
     height, width = visible.shape
-    count = vertices.shape[0]
-    x = np.empty(count, np.int64)
-    y = np.empty(count, np.int64)
-    inverse = np.zeros(count, np.float32)
-    for v in range(count):
+    x, y = screen[:, 0], screen[:, 1]
+    for v in range(vertices.shape[0]):
         z = vertices[v, 2]
         if z >= NEAR:
             sx = (focal * vertices[v, 0] / z + principal[0]) * _SUBPIXEL
@@ -58,7 +65,6 @@ def _draw(vertices, triangles, focal, principal, visible):  # type: ignore[no-un
                 x[v] = int(np.floor(sx + 0.5))
                 y[v] = int(np.floor(sy + 0.5))
                 inverse[v] = 1.0 / z
-    depth = np.zeros((height, width), np.float32)
     half = _SUBPIXEL // 2
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -110,29 +116,22 @@ def _top_left(dx, dy):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _pack(visible):  # type: ignore[no-untyped-def]
-    """Covered pixels in (image, row, column) order with their neighbours: left, right, above, below."""
+def _pack(visible, above, parts, neighbours):  # type: ignore[no-untyped-def]
+    """Covered pixels in (image, row, column) order.
+
+    above: work space [W]; parts: image, row, column and triangle [4, P]; neighbours: left, right, above, below, all -1. [P, 4]
+    """
     batch, height, width = visible.shape
-    count = 0
-    for b in range(batch):
-        for r in range(height):
-            for c in range(width):
-                count += visible[b, r, c] >= 0
-    image = np.empty(count, np.int64)
-    row = np.empty(count, np.int64)
-    column = np.empty(count, np.int64)
-    triangle = np.empty(count, np.int64)
-    neighbours = np.full((count, 4), -1, np.int64)
-    above = np.full(width, -1, np.int64)
     p = 0
     for b in range(batch):
-        above[:] = -1
+        for c in range(width):
+            above[c] = -1
         for r in range(height):
             for c in range(width):
                 if visible[b, r, c] < 0:
                     above[c] = -1
                     continue
-                image[p], row[p], column[p], triangle[p] = b, r, c, visible[b, r, c]
+                parts[0, p], parts[1, p], parts[2, p], parts[3, p] = b, r, c, visible[b, r, c]
                 if c > 0 and visible[b, r, c - 1] >= 0:
                     neighbours[p, 0] = p - 1
                     neighbours[p - 1, 1] = p
@@ -141,4 +140,3 @@ def _pack(visible):  # type: ignore[no-untyped-def]
                     neighbours[above[c], 3] = p
                 above[c] = p
                 p += 1
-    return image, row, column, triangle, neighbours

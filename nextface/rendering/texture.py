@@ -52,10 +52,10 @@ class TextureLookup:
             footprint = _footprint(covered, model.uv[corners], camera, vertices_camera)
             finest = (resolution // COARSEST).bit_length() - 1
             own = -torch.log2(footprint * COARSEST)
-            taps = [
-                torch.stack(part) for part in zip(*(_taps(uv, COARSEST << n) for n in range(finest + 1)), strict=True)
-            ]
-            return cls(uv, *taps, own.clamp(0.0, float(finest)), pixels.image, resolution, pixels.batch)
+            taps = [_taps(uv, COARSEST << number) for number in range(finest + 1)]
+            texel, across, down = (torch.stack(part) for part in zip(*taps, strict=True))
+            own = own.clamp(0.0, float(finest))
+            return cls(uv, texel, across, down, own, pixels.image, resolution, pixels.batch)
 
     def lookup(self, texture: LaplacianTexture) -> Tensor:
         """Map values at every covered pixel. Texture of B images or 1 shared; differentiable in its levels. -> [P, C]"""
