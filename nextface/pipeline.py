@@ -89,7 +89,7 @@ def reconstruct_file(
     began = time.perf_counter()
     run = _Run(photo, config, model, checkpoint)
     seconds["model"] = time.perf_counter() - began
-    carried = notes(photo, config)
+    carried = notes(photo, config, run.model)
 
     def watch(stage: int, iteration: int, scene: Scene) -> None:
         debug_strip(folder, stage, iteration, photo, scene, run.model)

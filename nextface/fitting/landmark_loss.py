@@ -11,7 +11,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 
 # As a share of the landmarks' extent: a detector's own scatter is near 1%, and neighbouring points err together.
-POINT_SD = 0.02
+POINT_SD = 0.035
 ROBUST = 2.5
 """In standard deviations: the scale of the Cauchy loss."""
 

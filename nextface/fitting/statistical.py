@@ -14,11 +14,12 @@ from torch.nn.functional import interpolate
 from nextface.config import OptimConfig
 from nextface.fitting.appearance import Painter
 from nextface.fitting.landmark_loss import LandmarkLoss
-from nextface.fitting.light import EXPOSURE_SD, WHITE_BALANCE_SD, LightPrior, light_prior, linear_start
+from nextface.fitting.light import LightPrior, light_prior, linear_start
 from nextface.fitting.losses import encode, perceptual, robust
 from nextface.fitting.observation import Observation
 from nextface.fitting.outliers import fit_trust, inlier_weight, skin_image, unclipped
 from nextface.fitting.progress import Progress
+from nextface.fitting.skin_tone import SkinTone
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.cpu import CpuRasterizer
@@ -40,8 +41,15 @@ _LIGHT_ONLY = 0.25
 
 _PHOTO_SD = 0.06
 _ROBUST_SCALE = 0.08
-_INDEPENDENT = 150.0
+_INDEPENDENT = 400.0
 """Residuals of neighbouring pixels err together: the photo counts as this many independent ones."""
+
+_STOCK = 0.001
+"""NextFace's own weights of landmarks and regularisers, which stand for those given here."""
+_LANDMARKS = 0.45
+"""Landmarks, too, err together: by 2 to 4 mm along the surface from one person to the next."""
+_LIGHT_TRUST = 0.4
+"""Lights of photos not among the prior's environments lie 1.3 standard deviations out on average."""
 
 _INLIER_EVERY = 20
 _GRAZING = (0.1, 0.4)
@@ -49,8 +57,7 @@ _GRAZING = (0.1, 0.4)
 
 _RATES = {
     "latent": 0.05,
-    "exposure": 0.02,
-    "white_balance": 0.01,
+    "tone": 0.01,
     "albedo": 0.05,
     "shape": 0.03,
     "expression": 0.03,
@@ -65,24 +72,30 @@ _GEOMETRY = ("shape", "expression", "rotation", "translation")
 
 @dataclass
 class _Unknowns:
-    """Leaves of the optimisation; translation is a factor on the starting one's distance."""
+    """Leaves of the optimisation.
+
+    tone:        log of gain times mean skin albedo per channel, which the photo shows; `SkinTone` shares it out. [B, 3]
+    albedo:      coefficients, of which the part counts that leaves the mean skin alone. [B, Ka]
+    translation: as a share of the starting distance. [B, 3]
+    """
 
     latent: Tensor
-    exposure: Tensor
-    white_balance: Tensor
+    tone: Tensor
     albedo: Tensor
     shape: Tensor
     expression: Tensor
     rotation: Tensor
     translation: Tensor
 
-    def scene(self, start: Scene, prior: LightPrior) -> Scene:
+    def scene(self, start: Scene, prior: LightPrior, skin: SkinTone, config: OptimConfig) -> Scene:
+        albedo = skin.pattern(self.albedo) + skin.share(self.tone.detach(), config.weight_albedo_reg / _STOCK)
+        gain = self.tone - skin.log_albedo(albedo.detach())
         return replace(
             start,
             light=prior.light(self.latent),
-            exposure=self.exposure,
-            white_balance=self.white_balance,
-            albedo=self.albedo,
+            exposure=gain[:, 1],
+            white_balance=gain[:, ::2] - gain[:, 1:2],
+            albedo=albedo,
             shape=self.shape,
             expression=self.expression,
             rotation=self.rotation,
@@ -116,7 +129,8 @@ def fit_statistical(
     prior = light_prior(scene.bands)
     scene = scene.detached()
     trust = fit_trust(model)
-    unknowns = _start(scene, observation, painter, prior, trust)
+    skin = SkinTone.of(model, trust)
+    unknowns = _start(scene, observation, painter, prior, trust, skin)
     landmarks = LandmarkLoss(model, observation)
     landmarks.rechoose(scene.vertices_camera(model), Camera.of(scene))
     for name in _RATES:
@@ -128,12 +142,12 @@ def fit_statistical(
     good = scene
     for number, level, first in _schedule(scene, observation, config.iter_step2):
         if first:
-            good = unknowns.scene(scene, prior).detached()
+            good = unknowns.scene(scene, prior, skin, config).detached()
         light_only = number < _LIGHT_ONLY * config.iter_step2
         decay = _decay(number / config.iter_step2)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * decay
-        current = unknowns.scene(scene, prior)
+        current = unknowns.scene(scene, prior, skin, config)
         with torch.set_grad_enabled(not light_only):
             vertices = current.vertices_camera(model)
         colour, seen, normal = painter.draw(current, level.camera, vertices)
@@ -148,7 +162,9 @@ def fit_statistical(
         weight = believed * seen.pixels.pack(level.inlier)
         photo = _photo_cost(residual, weight, seen)
         prior_cost = _prior_cost(unknowns, config)
-        landmark_cost = landmarks(vertices, Camera.of(current)) * (config.weight_landmarks_loss_step2 / 0.001)
+        landmark_cost = landmarks(vertices, Camera.of(current)) * (
+            _LANDMARKS * config.weight_landmarks_loss_step2 / 0.001
+        )
         loss = photo + prior_cost + landmark_cost
         if not bool(torch.isfinite(loss)):
             return _stopped(progress, good)
@@ -162,20 +178,22 @@ def fit_statistical(
             unknowns.expression.clamp_(model.expression_lower, model.expression_upper)
             if number % _INLIER_EVERY == _INLIER_EVERY - 1:
                 landmarks.rechoose(vertices.detach(), Camera.of(scene))
-        progress.step(float(loss.detach()), lambda: unknowns.scene(scene, prior).detached())
-    result = unknowns.scene(scene, prior).detached()
+        progress.step(float(loss.detach()), lambda: unknowns.scene(scene, prior, skin, config).detached())
+    result = unknowns.scene(scene, prior, skin, config).detached()
     return result if result.is_finite() else _stopped(progress, good)
 
 
-def _start(scene: Scene, observation: Observation, painter: Painter, prior: LightPrior, trust: Tensor) -> _Unknowns:
+def _start(
+    scene: Scene, observation: Observation, painter: Painter, prior: LightPrior, trust: Tensor, skin: SkinTone
+) -> _Unknowns:
     """Light and gains by linear least squares on the mean albedo, everything else from the scene."""
     model = painter.model
     with torch.no_grad():
         level = _level(scene, observation, _share(scene, 0.5))
         vertices = scene.vertices_camera(model)
         _, seen, normal = painter.draw(scene, level.camera, vertices)
-        skin = skin_image(seen.pixels, level.image, observation)
-        believed = _believed(seen, trust, normal, level) * seen.pixels.pack(skin)
+        own = skin_image(seen.pixels, level.image, observation)
+        believed = _believed(seen, trust, normal, level) * seen.pixels.pack(own)
         albedo = seen.interpolate(model.diffuse(scene.albedo).expand(scene.batch, -1, -1))
         observed = seen.pixels.pack(level.image)
         latents, gains = [], []
@@ -184,11 +202,9 @@ def _start(scene: Scene, observation: Observation, painter: Painter, prior: Ligh
             latent, gain = linear_start(prior, normal[mine], albedo[mine], observed[mine], believed[mine])
             latents.append(latent)
             gains.append(gain)
-    gain = torch.stack(gains)
     return _Unknowns(
         latent=torch.stack(latents),
-        exposure=gain[:, 1].clone(),
-        white_balance=(gain[:, ::2] - gain[:, 1:2]).clone(),
+        tone=torch.stack(gains) + skin.log_albedo(scene.albedo),
         albedo=scene.albedo.clone(),
         shape=scene.shape.clone(),
         expression=scene.expression.clone(),
@@ -260,14 +276,11 @@ def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:
 
 def _prior_cost(unknowns: _Unknowns, config: OptimConfig) -> Tensor:
     """Half squared standard deviations of everything that has a prior."""
-    stock = 0.001
     return 0.5 * (
-        unknowns.latent.square().sum()
-        + (unknowns.exposure / EXPOSURE_SD).square().sum()
-        + (unknowns.white_balance / WHITE_BALANCE_SD).square().sum()
-        + config.weight_albedo_reg / stock * unknowns.albedo.square().sum()
-        + config.weight_shape_reg / stock * unknowns.shape.square().sum()
-        + config.weight_expression_reg / stock * unknowns.expression.square().sum()
+        _LIGHT_TRUST * unknowns.latent.square().sum()
+        + config.weight_albedo_reg / _STOCK * unknowns.albedo.square().sum()
+        + config.weight_shape_reg / _STOCK * unknowns.shape.square().sum()
+        + config.weight_expression_reg / _STOCK * unknowns.expression.square().sum()
     )
 
 
