@@ -38,7 +38,7 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor, neighbours: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(neighbours)  # type: ignore[attr-defined]
-        along_rows, blurred = torch.empty_like(values), torch.empty_like(values)
+        along_rows, blurred = values.new_empty(values.shape), values.new_empty(values.shape)
         _blur_axis(array(values), array(neighbours), 0, along_rows.numpy())
         _blur_axis(along_rows.numpy(), array(neighbours), 2, blurred.numpy())
         return blurred
@@ -47,7 +47,7 @@ class _Blur(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
         (neighbours,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        along_rows, to_values = torch.empty_like(cotangent), torch.empty_like(cotangent)
+        along_rows, to_values = cotangent.new_empty(cotangent.shape), cotangent.new_empty(cotangent.shape)
         _blur_axis_transposed(array(cotangent), array(neighbours), 2, along_rows.numpy())
         _blur_axis_transposed(along_rows.numpy(), array(neighbours), 0, to_values.numpy())
         return to_values, None

@@ -45,10 +45,10 @@ class _VertexNormals(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
         vertices, triangles, normals, lengths = ctx.saved_tensors  # type: ignore[attr-defined]
-        along = (cotangent * normals).sum(-1, keepdim=True)
-        to_sums = (cotangent - along * normals) / lengths[..., None]
+        to_sums = torch.empty_like(normals)
         to_vertices = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
-        _normals_backward(array(vertices), array(triangles), array(to_sums), to_vertices.numpy())
+        inputs = (vertices, triangles, normals, lengths, cotangent)
+        _normals_backward(*(array(part) for part in inputs), to_sums.numpy(), to_vertices.numpy())
         return to_vertices, None
 
 
@@ -74,8 +74,15 @@ def _normals_forward(vertices, triangles, normals, lengths):  # type: ignore[no-
 
 
 @kernel
-def _normals_backward(vertices, triangles, to_sums, to_vertices):  # type: ignore[no-untyped-def]
+def _normals_backward(vertices, triangles, normals, lengths, cotangent, to_sums, to_vertices):  # type: ignore[no-untyped-def]
     for b in range(vertices.shape[0]):
+        for v in range(vertices.shape[1]):
+            x, y, z = normals[b, v, 0], normals[b, v, 1], normals[b, v, 2]
+            gx, gy, gz = cotangent[b, v, 0], cotangent[b, v, 1], cotangent[b, v, 2]
+            along, length = gx * x + gy * y + gz * z, lengths[b, v]
+            to_sums[b, v, 0] = (gx - along * x) / length
+            to_sums[b, v, 1] = (gy - along * y) / length
+            to_sums[b, v, 2] = (gz - along * z) / length
         for t in range(triangles.shape[0]):
             i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             gx = to_sums[b, i, 0] + to_sums[b, j, 0] + to_sums[b, k, 0]

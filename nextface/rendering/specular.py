@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from nextface.rendering.jit import array, kernel
 
+NODES = 33
 TABLE_BANDS = 10
 NORMAL_BANDS = 5
 _ABOUT_NORMAL = 2 + TABLE_BANDS
@@ -42,11 +43,11 @@ class Lobes:
 
 @lru_cache
 def specular_table(dtype: torch.dtype = torch.float32) -> Tensor:
-    """Nodes uniform in r and n·v over 0..1: E, tilt t, K_0 … K_9, N_0 … N_4. `[R, N, 17]`"""
+    """Nodes uniform in r and n·v over 0..1, row by row: E, tilt t, K_0 … K_9, N_0 … N_4. `[NODES², 17]`"""
     with files("nextface.rendering").joinpath("specular_table.npz").open("rb") as file, np.load(file) as table:
         albedo, tilt = table["albedo"][..., None], table["tilt"][..., None]
         parts = [albedo, tilt, table["about_direction"], np.zeros_like(albedo), table["about_normal"]]
-    return torch.from_numpy(np.concatenate(parts, -1)).to(dtype)
+    return torch.from_numpy(np.concatenate(parts, -1)).flatten(0, 1).to(dtype)
 
 
 def lobes(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> Lobes:
@@ -72,12 +73,12 @@ def lobes_torch(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int
 
 def _look_up(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Bilinear entries at fractions 0..1 of both axes. `[P, 17]`"""
-    nodes = table.shape[0] - 1
-    y, x = row.clamp(0.0, 1.0) * nodes, column.clamp(0.0, 1.0) * nodes
-    top, left = y.detach().long().clamp_max(nodes - 1), x.detach().long().clamp_max(nodes - 1)
+    y, x = row.clamp(0.0, 1.0) * (NODES - 1), column.clamp(0.0, 1.0) * (NODES - 1)
+    top, left = y.detach().long().clamp_max(NODES - 2), x.detach().long().clamp_max(NODES - 2)
     down, across = (y - top)[:, None], (x - left)[:, None]
-    upper = (1.0 - across) * table[top, left] + across * table[top, left + 1]
-    lower = (1.0 - across) * table[top + 1, left] + across * table[top + 1, left + 1]
+    node = top * NODES + left
+    upper = (1.0 - across) * table[node] + across * table[node + 1]
+    lower = (1.0 - across) * table[node + NODES] + across * table[node + NODES + 1]
     return (1.0 - down) * upper + down * lower
 
 
@@ -85,7 +86,7 @@ class _Lobes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int):  # type: ignore[override, no-untyped-def]
         table = specular_table(normal.dtype)
-        direction, strength = torch.empty_like(normal), torch.empty_like(roughness)
+        direction, strength = normal.new_empty(normal.shape), roughness.new_empty(roughness.shape)
         about_direction = normal.new_empty(normal.shape[0], bands)
         about_normal = normal.new_empty(normal.shape[0], min(bands, NORMAL_BANDS))
         outputs = (direction, strength, about_direction, about_normal)
@@ -98,7 +99,7 @@ class _Lobes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, *cotangents: Tensor):  # type: ignore[override, no-untyped-def]
         normal, to_viewer, roughness = ctx.saved_tensors  # type: ignore[attr-defined]
-        gradients = [torch.empty_like(part) for part in (normal, to_viewer, roughness)]
+        gradients = [part.new_empty(part.shape) for part in (normal, to_viewer, roughness)]
         _lobes_backward(
             *(array(part) for part in (specular_table(normal.dtype), normal, to_viewer, roughness)),
             *(array(part) for part in cotangents),
@@ -111,7 +112,7 @@ class _Lobes(torch.autograd.Function):
 def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, about_direction, about_normal):  # type: ignore[no-untyped-def]
     dtype = normal.dtype
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
-    nodes = table.shape[0] - 1
+    nodes = NODES - 1
     for p in range(normal.shape[0]):
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
@@ -120,15 +121,16 @@ def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, abo
         i, j = min(int(y), nodes - 1), min(int(x), nodes - 1)
         down, across = dtype.type(y - i), dtype.type(x - j)
         w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
-        a, b, c, d = table[i, j], table[i, j + 1], table[i + 1, j], table[i + 1, j + 1]
-        strength[p, 0] = w00 * a[0] + w01 * b[0] + w10 * c[0] + w11 * d[0]
-        tilt = w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]
+        a = i * NODES + j
+        b, c, d = a + 1, a + NODES, a + NODES + 1
+        strength[p, 0] = w00 * table[a, 0] + w01 * table[b, 0] + w10 * table[c, 0] + w11 * table[d, 0]
+        tilt = w00 * table[a, 1] + w01 * table[b, 1] + w10 * table[c, 1] + w11 * table[d, 1]
         for band in range(about_direction.shape[1]):
             k = 2 + band
-            about_direction[p, band] = w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]
+            about_direction[p, band] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
         for band in range(about_normal.shape[1]):
             k = _ABOUT_NORMAL + band
-            about_normal[p, band] = w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]
+            about_normal[p, band] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
         to_normal = tilt + (one - tilt) * two * viewing
         dx = to_normal * nx - (one - tilt) * vx
         dy = to_normal * ny - (one - tilt) * vy
@@ -153,7 +155,7 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
 ):
     dtype = normal.dtype
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
-    nodes = table.shape[0] - 1
+    nodes = NODES - 1
     for p in range(normal.shape[0]):
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
@@ -162,8 +164,9 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
         i, j = min(int(y), nodes - 1), min(int(x), nodes - 1)
         down, across = dtype.type(y - i), dtype.type(x - j)
         w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
-        a, b, c, d = table[i, j], table[i, j + 1], table[i + 1, j], table[i + 1, j + 1]
-        tilt = w00 * a[1] + w01 * b[1] + w10 * c[1] + w11 * d[1]
+        a = i * NODES + j
+        b, c, d = a + 1, a + NODES, a + NODES + 1
+        tilt = w00 * table[a, 1] + w01 * table[b, 1] + w10 * table[c, 1] + w11 * table[d, 1]
         mirror = one - tilt
         to_normal = tilt + mirror * two * viewing
         dx, dy, dz = to_normal * nx - mirror * vx, to_normal * ny - mirror * vy, to_normal * nz - mirror * vz
@@ -177,20 +180,20 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
         to_tilt = (one - two * viewing) * with_normal + with_viewer
         # Cotangent-weighted sums of each of the four nodes' entries.
         g = to_strength[p, 0]
-        sa, sb = g * a[0] + to_tilt * a[1], g * b[0] + to_tilt * b[1]
-        sc, sd = g * c[0] + to_tilt * c[1], g * d[0] + to_tilt * d[1]
+        sa, sb = g * table[a, 0] + to_tilt * table[a, 1], g * table[b, 0] + to_tilt * table[b, 1]
+        sc, sd = g * table[c, 0] + to_tilt * table[c, 1], g * table[d, 0] + to_tilt * table[d, 1]
         for band in range(to_about_direction.shape[1]):
             g, k = to_about_direction[p, band], 2 + band
-            sa += g * a[k]
-            sb += g * b[k]
-            sc += g * c[k]
-            sd += g * d[k]
+            sa += g * table[a, k]
+            sb += g * table[b, k]
+            sc += g * table[c, k]
+            sd += g * table[d, k]
         for band in range(to_about_normal.shape[1]):
             g, k = to_about_normal[p, band], _ABOUT_NORMAL + band
-            sa += g * a[k]
-            sb += g * b[k]
-            sc += g * c[k]
-            sd += g * d[k]
+            sa += g * table[a, k]
+            sb += g * table[b, k]
+            sc += g * table[c, k]
+            sd += g * table[d, k]
         by_row = (one - across) * (sc - sa) + across * (sd - sb)
         by_column = (one - down) * (sb - sa) + down * (sd - sc)
         to_viewing = two * mirror * with_normal

@@ -156,10 +156,10 @@ class _Lookup(torch.autograd.Function):
 @kernel
 def _gather(level, size, number, texel, across, down, own, image, values):  # type: ignore[no-untyped-def]
     """Add one level, [1|B, size², C], to the values [P, C]."""
-    one = values.dtype.type(1)
+    one, above = values.dtype.type(1), values.dtype.type(number - 1)
     shared, channels = level.shape[0] == 1, level.shape[2]
     for p in range(own.shape[0]):
-        share = min(own[p] - number + one, one)
+        share = min(own[p] - above, one)
         if share <= 0:
             continue
         b = 0 if shared else image[p]
@@ -190,10 +190,10 @@ def _blend(level, b, t, size, c, w00, w01, w10, w11):  # type: ignore[no-untyped
 @kernel
 def _scatter(to_level, size, number, texel, across, down, own, image, cotangent):  # type: ignore[no-untyped-def]
     """Transpose of `_gather`, in pixel order; neighbouring pixels write neighbouring texels."""
-    one = cotangent.dtype.type(1)
+    one, above = cotangent.dtype.type(1), cotangent.dtype.type(number - 1)
     shared, channels = to_level.shape[0] == 1, to_level.shape[2]
     for p in range(own.shape[0]):
-        share = min(own[p] - number + one, one)
+        share = min(own[p] - above, one)
         if share <= 0:
             continue
         b = 0 if shared else image[p]

@@ -100,6 +100,12 @@ def test_rendering_is_complete_and_zero_outside(toy):
     torch.testing.assert_close(drawn.normal[drawn.mask].norm(dim=-1), torch.ones(int(drawn.mask.sum())))
 
 
+def test_a_head_out_of_view_gives_an_empty_picture(toy):
+    scene = replace(toy_scene(toy, maps=True), translation=torch.tensor([[9000.0, 0.0, 600.0]]))
+    drawn = render(scene, toy)
+    assert not drawn.mask.any() and (drawn.image == 0).all()
+
+
 def test_same_input_gives_the_same_bytes(toy):
     def gradient() -> Tensor:
         scene = toy_scene(toy, batch=2, maps=True)

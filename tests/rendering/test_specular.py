@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from nextface.rendering.basis import sh_basis
 from nextface.rendering.shading import shade_diffuse, shade_specular
-from nextface.rendering.specular import lobes, lobes_torch, specular_table
+from nextface.rendering.specular import NODES, lobes, lobes_torch, specular_table
 
 INDEX = 1.4
 
@@ -98,8 +98,8 @@ def test_furnace_diffuse_returns_the_albedo():
 
 
 def test_table_ends_in_the_mirror_and_never_exceeds_one():
-    table = specular_table(torch.float64)
-    nodes = torch.linspace(0, 1, table.shape[0], dtype=torch.float64)
+    table = specular_table(torch.float64).unflatten(0, (NODES, NODES))
+    nodes = torch.linspace(0, 1, NODES, dtype=torch.float64)
     torch.testing.assert_close(table[0, :, 0], fresnel(nodes), atol=1e-6, rtol=0)
     assert (table[0, :, 2:12] == 1).all() and (table[0, :, 12:] == 0).all()
     assert table[..., 0].max() <= 1 and table[..., 0].min() > 0
