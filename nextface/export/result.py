@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from nextface.morphable.model import MorphableModel
-from nextface.rendering.bake import bake
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.render import Rendering, render, to_view
+from nextface.rendering.skin import statistical_maps
 from nextface.scene import Scene
 from nextface.textures import LaplacianTexture, SkinMaps
 
@@ -42,18 +41,7 @@ def with_maps(scene: Scene, model: MorphableModel, resolution: int) -> Scene:
     """The same scene with maps: the statistical skin baked to UV where no maps have been fitted. Flat normals, confidence 0."""
     if scene.maps is not None:
         return scene
-    count = scene.albedo.shape[0]
-    roughness = model.roughness_mean[None].expand(count, -1, -1)
-    skin = torch.cat([model.diffuse(scene.albedo), model.specular(scene.albedo), roughness], -1)
-    baked = bake(skin, model, resolution)
-    maps = SkinMaps(
-        diffuse=LaplacianTexture.from_image(baked[..., :3]),
-        specular=LaplacianTexture.from_image(baked[..., 3:4]),
-        roughness=LaplacianTexture.from_image(baked[..., 4:5]),
-        normal=LaplacianTexture.constant(baked.new_zeros(count, 2), resolution),
-        confidence=baked.new_zeros(count, resolution, resolution, 1),
-    )
-    return replace(scene, maps=maps)
+    return replace(scene, maps=statistical_maps(scene, model, resolution))
 
 
 class PhotoResult:

@@ -9,6 +9,7 @@ The outer contour is left alone: the background is unknown.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,8 +31,9 @@ class MeshEdges:
     opposite: Tensor
 
     @classmethod
+    @lru_cache(maxsize=4)
     def of(cls, triangles: Tensor) -> MeshEdges:
-        """From `[T, 3]`. Where more than two triangles share an edge, two of them count."""
+        """From `[T, 3]`, kept for the last few tensors. Where more than two triangles share an edge, two of them count."""
         corners = triangles.cpu().numpy()
         pairs = np.sort(np.concatenate([corners[:, [1, 2]], corners[:, [2, 0]], corners[:, [0, 1]]]), 1)
         opposite = corners.T.ravel()
