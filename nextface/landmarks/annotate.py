@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nextface.errors import ModelError
-from nextface.landmarks.detect import Detector
+from nextface.landmarks.detect import Detector, detector
 from nextface.landmarks.mean_head import draw_mean_head
 from nextface.landmarks.points import JAW, POINT_COUNTS, Landmarks
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
@@ -60,6 +60,19 @@ class View:
     found: Tensor
     trust: Tensor
     triangle: Tensor
+
+
+def place(model: MorphableModel, convention: str, landmarks_model: str = "") -> LandmarkEmbedding:
+    """The embedding of a convention, by the detector that speaks it, whichever one the settings name.
+
+    landmarks_model: a face_landmarker.task for MediaPipe. Raises ModelError for a convention that only files have.
+    """
+    if convention not in ("mediapipe", "fan"):
+        raise ModelError(
+            f"{model.name}: has no place for {convention} landmarks, and no detector here finds them; "
+            "give 478 mediapipe points, or use the open head"
+        )
+    return annotate(model, detector(convention, landmarks_model))
 
 
 def annotate(

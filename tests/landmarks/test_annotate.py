@@ -9,7 +9,7 @@ import torch
 from nextface.errors import ModelError
 from nextface.landmarks import annotate as annotate_module
 from nextface.landmarks import detector
-from nextface.landmarks.annotate import annotate
+from nextface.landmarks.annotate import annotate, place
 from nextface.landmarks.mean_head import draw_mean_head
 from nextface.landmarks.points import Landmarks
 from nextface.morphable import load_model
@@ -139,3 +139,12 @@ def test_detector_that_sees_nothing(model):
 
     with pytest.raises(ModelError, match="finds a face on 0 of 2 views"):
         annotate(model, Blind(), VIEWS[:2])
+
+
+def test_place_asks_the_detector_of_the_convention(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(annotate_module, "detector", lambda kind, task: asked.append((kind, task)))
+    monkeypatch.setattr(annotate_module, "annotate", lambda model, detector: "embedding")
+    assert place(model, "fan", "m.task") == "embedding" and asked == [("fan", "m.task")]
+    with pytest.raises(ModelError, match="has no place for ibug68 landmarks"):
+        place(model, "ibug68")
