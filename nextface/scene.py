@@ -157,10 +157,13 @@ class Scene:
             raise InputError(
                 f"{path}: not a saved scene ({error}); give a .safetensors file from a result's checkpoints folder"
             ) from error
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            found = header.get("format") if isinstance(header, dict) else header
+            raise _unreadable(path, f"format {found!r}, expected {FORMAT!r}")
         missing = [name for name in _TENSORS if name not in tensors]
-        if header.get("format") != FORMAT or missing:
-            what = f"lacks {', '.join(missing)}" if missing else f"format {header.get('format')!r}, expected {FORMAT!r}"
-            raise InputError(f"{path}: not a scene that this version can read ({what}); run the reconstruction again")
+        missing += [name for name in ("height", "width") if not isinstance(header.get(name), int)]
+        if missing:
+            raise _unreadable(path, f"lacks {', '.join(missing)}")
         maps = None
         if "maps.confidence" in tensors:
             textures = {}
@@ -168,15 +171,21 @@ class Scene:
                 levels: list[Tensor] = []
                 while f"maps.{name}.{len(levels)}" in tensors:
                     levels.append(tensors[f"maps.{name}.{len(levels)}"])
+                if not levels or levels[-1].shape[1] != tensors["maps.confidence"].shape[1]:
+                    raise _unreadable(path, f"lacks levels of maps.{name}")
                 textures[name] = LaplacianTexture(levels)
             maps = SkinMaps(**textures, confidence=tensors["maps.confidence"])
         scene = cls(
             **{name: tensors[name] for name in _TENSORS},
-            height=int(header["height"]),
-            width=int(header["width"]),
+            height=header["height"],
+            width=header["width"],
             maps=maps,
         )
         return scene, header
+
+
+def _unreadable(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: not a scene that this version can read ({what}); run the reconstruction again")
 
 
 def to_camera(vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:

@@ -82,9 +82,11 @@ def run_stages(
             continue
         saved = None if folder is None else _resumed(checkpoint_path(folder, stage.number), fingerprint)
         if saved is not None:
-            scene, losses, seconds = saved
+            scene, losses, seconds, stopped = saved
             log.info("stage %s: taken from the interrupted run", stage.name)
             record.losses[stage.name], record.timings[stage.name] = losses, seconds
+            if stopped:
+                record.stopped[stage.name] = stopped
             continue
         progress = Progress(stage.name, getattr(config, stage.iterations), quiet=not show_progress)
         if watch is not None and config.debug_frequency:
@@ -105,12 +107,13 @@ def run_stages(
                 fingerprint=fingerprint,
                 losses=progress.losses,
                 seconds=record.timings[stage.name],
+                stopped=progress.stopped or "",
                 **(notes or {}),
             )
     return scene, record
 
 
-def _resumed(path: Path, fingerprint: str) -> tuple[Scene, list[float], float] | None:
+def _resumed(path: Path, fingerprint: str) -> tuple[Scene, list[float], float, str] | None:
     if not path.is_file():
         return None
     try:
@@ -119,5 +122,5 @@ def _resumed(path: Path, fingerprint: str) -> tuple[Scene, list[float], float] |
         return None
     if header.get("fingerprint") != fingerprint or not fingerprint:
         return None
-    losses, seconds = header.get("losses", []), header.get("seconds", 0.0)
-    return scene, losses, seconds  # type: ignore[return-value]
+    losses, seconds, stopped = header.get("losses", []), header.get("seconds", 0.0), header.get("stopped", "")
+    return scene, losses, seconds, stopped  # type: ignore[return-value]

@@ -1,0 +1,101 @@
+"""The fused Adam step over texels against plain torch and against automatic differentiation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nextface.fitting.texels import BETAS, Penalties, TexelAdam, adam_kernel, adam_torch
+
+
+def random_level(size: int, channels: int, seed: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, size, size, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def step_arguments(size: int, channels: int, chroma: float) -> list[object]:
+    """level, start, both moments, gradient, deviation, symmetry, sign, chroma, rate, epsilon, bias"""
+    per_channel = torch.Generator().manual_seed(9)
+    tensors = [random_level(size, channels, seed) for seed in range(5)]
+    tensors[3] = tensors[3].square()
+    weights = [torch.rand(channels, generator=per_channel) for _ in range(2)]
+    sign = torch.where(torch.arange(channels) == channels - 2, -1.0, 1.0)
+    return [
+        *tensors,
+        *weights,
+        sign,
+        chroma,
+        0.01 + torch.rand(channels, generator=per_channel),
+        0.1 * torch.ones(channels),
+        0.3,
+    ]
+
+
+@pytest.mark.parametrize(("size", "channels", "chroma"), [(16, 7, 0.8), (16, 7, 0.0), (5, 4, 0.3), (32, 3, 0.5)])
+def test_the_kernel_is_its_slow_twin(size: int, channels: int, chroma: float):
+    """Values and both moments after two steps; odd sizes have a middle column that is its own mirror image."""
+    fast, slow = step_arguments(size, channels, chroma), step_arguments(size, channels, chroma)
+    for _ in range(2):
+        adam_kernel(*fast)
+        adam_torch(*slow)
+    for number in (0, 2, 3):
+        assert torch.allclose(fast[number], slow[number], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.grad
+def test_the_penalties_gradients_are_those_of_the_documented_sums():
+    """One step from zero moments: the first moment holds (1 − β₁) times the gradient of the penalties as documented."""
+    size, channels, chroma = 8, 7, 0.6
+    level, start, first, second, _, deviation, symmetry, sign, _, rate, epsilon, bias = step_arguments(
+        size, channels, chroma
+    )
+    first, second = torch.zeros_like(first), torch.zeros_like(second)
+    leaf = level.clone().double().requires_grad_(True)
+    moved = leaf - start
+    colour = moved[..., :3]
+    total = (
+        (deviation * moved.square()).sum()
+        + (symmetry * (leaf - sign * leaf.flip(2)).square()).sum()
+        + chroma * (colour - colour.mean(-1, keepdim=True)).square().sum()
+    )
+    (expected,) = torch.autograd.grad(total, leaf)
+    photo = torch.zeros_like(level)
+    adam_kernel(level, start, first, second, photo, deviation, symmetry, sign, chroma, rate, epsilon, bias)
+    assert torch.allclose(first.double(), (1.0 - BETAS[0]) * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_penalties_it_is_adam():
+    level = random_level(4, 3, 0, batch=1)
+    zero = torch.zeros(3)
+    texels = TexelAdam(level.clone(), Penalties(zero, zero, torch.ones(3), 0.0), 0.02 * torch.ones(3))
+    parameter = level.clone().requires_grad_(True)
+    adam = torch.optim.Adam([parameter], lr=0.02, betas=BETAS, eps=1e-6)
+    for number in range(5):
+        gradient = random_level(4, 3, 10 + number, batch=1)
+        texels.step(gradient.clone(), 1.0, 1e-6 * torch.ones(3))
+        parameter.grad = gradient
+        adam.step()
+    assert torch.allclose(texels.level, parameter.detach(), atol=1e-5)
+
+
+def test_a_faint_gradient_moves_a_texel_less():
+    """Below epsilon the step falls with the gradient instead of following its sign."""
+    level = torch.zeros(1, 4, 4, 3)
+    zero = torch.zeros(3)
+    texels = TexelAdam(level, Penalties(zero, zero, torch.ones(3), 0.0), 0.02 * torch.ones(3))
+    gradient = torch.zeros(1, 4, 4, 3)
+    gradient[0, 0], gradient[0, 1] = 1.0, 0.001
+    texels.step(gradient, 1.0, 0.1 * torch.ones(3))
+    assert float(level[0, 0].abs().min()) > 50 * float(level[0, 1].abs().max())
+    assert float(level[0, 2:].abs().max()) == 0.0
+
+
+def test_a_channel_without_rate_stays():
+    level = random_level(4, 3, 0)
+    before = level.clone()
+    texels = TexelAdam(
+        level, Penalties(torch.ones(3), torch.ones(3), torch.ones(3), 1.0), torch.tensor([0.01, 0.0, 0.01])
+    )
+    texels.step(random_level(4, 3, 1), 1.0, 0.1 * torch.ones(3))
+    assert torch.equal(level[..., 1], before[..., 1])
+    assert not torch.equal(level[..., 0], before[..., 0])
