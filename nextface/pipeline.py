@@ -22,7 +22,7 @@ from nextface.fitting.observation import Observation, observe
 from nextface.fitting.pose import start
 from nextface.landmarks import Landmarks, detector, read_photo
 from nextface.morphable import LandmarkEmbedding, MorphableModel, load_model
-from nextface.morphable.cache import with_landmarks
+from nextface.morphable.cache import model_key, with_landmarks
 from nextface.photo import Photo
 from nextface.reconstruction import Reconstruction
 from nextface.scene import Scene
@@ -94,7 +94,7 @@ def reconstruct_file(
     def watch(stage: int, iteration: int, scene: Scene) -> None:
         debug_strip(folder, stage, iteration, photo, scene, run.model)
 
-    fingerprint = _fingerprint(photo, config, checkpoint, skip)
+    fingerprint = _fingerprint(run, checkpoint, skip)
     finished = folder / "checkpoints" / "finished"
     if finished.exists():
         _forget(folder / "checkpoints")
@@ -134,7 +134,9 @@ class _Run:
         if checkpoint is None:
             self.scene = start(self.observation, self.model, config.bands)
         else:
-            self.scene = _checked(Scene.load(checkpoint)[0], self, checkpoint).to(device)
+            scene, header = Scene.load(checkpoint)
+            _check(scene, str(header.get("model_fingerprint", "")), self, checkpoint)
+            self.scene = scene.to(device)
 
     def result(self, scene: Scene, record: FitRecord, seconds: dict[str, float]) -> Reconstruction:
         report: dict[str, object] = {"faces": self.photo.faces}
@@ -166,8 +168,8 @@ def _with_convention(model: MorphableModel, convention: str, config: OptimConfig
     return with_landmarks(model, convention, place)
 
 
-def _checked(scene: Scene, run: _Run, checkpoint: Path | str) -> Scene:
-    """The saved scene, if it belongs to this model and photo."""
+def _check(scene: Scene, fitted_model: str, run: _Run, checkpoint: Path | str) -> None:
+    """Refuse a saved scene of another model or photo. fitted_model: key of its model, empty where it is not known."""
     model, observation = run.model, run.observation
     expected = {
         "shape": model.shape_basis.shape[0],
@@ -182,17 +184,22 @@ def _checked(scene: Scene, run: _Run, checkpoint: Path | str) -> Scene:
                 f"{checkpoint}: {found} {name} coefficients, but the model and settings of this run have {count}; "
                 "use the model, trimPca and bands that the checkpoint was made with"
             )
+    if fitted_model and fitted_model != model_key(model):
+        raise InputError(
+            f"{checkpoint}: made with another model than {model.name!r} as it is now; put that model's files back, "
+            "or start without the checkpoint"
+        )
     if (scene.height, scene.width) != (observation.height, observation.width):
         raise InputError(
             f"{checkpoint}: made for a crop of {scene.width} x {scene.height} pixels, this photo's is "
             f"{observation.width} x {observation.height}; use the same photo and maxResolution"
         )
-    return scene
 
 
-def _fingerprint(photo: Photo, config: OptimConfig, checkpoint: Path | None, skip: Collection[int]) -> str:
+def _fingerprint(run: _Run, checkpoint: Path | None, skip: Collection[int]) -> str:
     """Identifies everything that the result depends on."""
-    digest = hashlib.sha256()
+    photo, config = run.photo, run.config
+    digest = hashlib.sha256(model_key(run.model).encode())
     settings = {key: value for key, value in config.as_keys().items() if key not in ("debugFrequency", "verbose")}
     digest.update(json.dumps([settings, sorted(skip), photo.known_focal(config)], sort_keys=True).encode())
     landmarks: Landmarks = photo.landmarks

@@ -14,7 +14,7 @@ from nextface.errors import InputError
 from nextface.export.writer import write
 from nextface.fitting.driver import STAGES, checkpoint_path
 from nextface.landmarks.points import Landmarks
-from nextface.morphable.cache import content_key
+from nextface.morphable.cache import model_key
 from nextface.morphable.model import MorphableModel
 from nextface.paths import model_folder
 from nextface.photo import Crop, Photo, cut, load_image
@@ -39,7 +39,7 @@ def notes(photo: Photo, config: OptimConfig, model: MorphableModel | None = None
             "confidence": marks.confidence.tolist(),
         },
         "model": str(model_folder(config.path).absolute()),
-        "model_fingerprint": "" if model is None else _fingerprint(model),
+        "model_fingerprint": "" if model is None else model_key(model),
         "settings": config.as_keys(),
     }
 
@@ -88,17 +88,10 @@ def export_scene(
     return write(load(scene_path, photo_path), output_folder, only)
 
 
-def _fingerprint(model: MorphableModel) -> str:
-    """Tells models apart whose coefficients mean different heads."""
-    bases = (model.shape_basis, model.expression_basis, model.diffuse_basis)
-    sampled = [basis[:, ::97] for basis in bases]
-    return content_key(*(tensor.cpu().numpy() for tensor in (model.mean, model.triangles, *sampled)))
-
-
 def _check_model(scene: Scene, model: MorphableModel, fingerprint: str, scene_path: Path | str) -> None:
     counts = [len(basis) for basis in (model.shape_basis, model.diffuse_basis, model.expression_basis)]
     fitted = [tensor.shape[1] for tensor in (scene.shape, scene.albedo, scene.expression)]
-    if counts != fitted or (fingerprint and fingerprint != _fingerprint(model)):
+    if counts != fitted or (fingerprint and fingerprint != model_key(model)):
         raise InputError(
             f"{scene_path}: fitted with another model than {model.name!r} as it is now; "
             "put that model's files back or run the reconstruction again"

@@ -48,6 +48,13 @@ def content_key(*parts: NDArray | str) -> str:
     return digest.hexdigest()[:32]
 
 
+def model_key(model: MorphableModel) -> str:
+    """Tells models apart whose coefficients mean different heads: 32 hexadecimal digits."""
+    bases = (model.shape_basis, model.expression_basis, model.diffuse_basis)
+    sampled = [basis[:, ::97] for basis in bases]
+    return content_key(*(tensor.cpu().numpy() for tensor in (model.mean, model.triangles, *sampled)))
+
+
 def cached(kind: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
     """The arrays that `compute` returns, taken from disk when they were computed before.
 
