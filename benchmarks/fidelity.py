@@ -77,7 +77,7 @@ def photo_of(
 ) -> tuple[Photo, str]:
     """The photo as a user's file would be read, and where its landmarks come from."""
     path = folder / f"{truth.name}.png"
-    Image.fromarray(truth.pixels).save(path)
+    Image.fromarray(truth.pixels).save(path, compress_level=1)
     try:
         return read_photo(path, config), "detected"
     except NoFaceError:

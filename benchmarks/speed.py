@@ -56,7 +56,13 @@ def measure(size: int, texture: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
         start, busy = time.perf_counter(), os.times()
-        subprocess.run(command(size, texture, threads, Path(folder)), cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            command(size, texture, threads, Path(folder)),
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         wall, after = time.perf_counter() - start, os.times()
         cores = (after.children_user + after.children_system - busy.children_user - busy.children_system) / wall
         metrics = json.loads(next(Path(folder).rglob("metrics.json")).read_text())
@@ -72,7 +78,9 @@ def measure(size: int, texture: int, threads: int) -> None:
         print(f"| {part} | {seconds:.2f} | {seconds / wall:.0%} | {iteration} |")
     print(f"| start, imports and rest | {wall - known:.2f} | {(wall - known) / wall:.0%} | |")
     print(f"| **whole command** | **{wall:.1f}** | | |\n")
-    print(f"Peak memory {peak_gigabytes():.2f} GB. NextFace needed {reference / 60:.0f} minutes: {reference / wall:.0f} times as long.")
+    print(
+        f"Peak memory {peak_gigabytes():.2f} GB. NextFace needed {reference / 60:.0f} minutes: {reference / wall:.0f} times as long."
+    )
 
 
 def main() -> None:
@@ -80,7 +88,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["256:512", "512:1024"], metavar="SIDE:TEXTURE")
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; start and import {import_seconds():.2f} s")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; start and import {import_seconds():.2f} s"
+    )
     for text in arguments.sizes:
         size, texture = (int(part) for part in text.split(":"))
         measure(size, texture, arguments.threads)

@@ -17,6 +17,7 @@ from benchmarks import metrics
 from benchmarks.skin import person_maps
 from nextface.color import linear_to_srgb, luminance
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.camera import Camera
 from nextface.rendering.render import render
 from nextface.scene import Scene, to_camera
 
@@ -24,7 +25,17 @@ Array = NDArray[np.float32]
 
 LIGHTS = Path(__file__).parent / "data" / "heldout_lights.npz"
 BANDS = 9
-HEIGHT, WIDTH, SUPERSAMPLING = 640, 512, 2
+SUPERSAMPLING = 2
+ASPECT = 0.8
+HEAD_MM, HEAD_PIXELS = 265.0, 440
+LENS_MM, LENS_SPREAD = 50.0, 0.4
+DISTANCE_MM, DISTANCE_SPREAD = 1000.0, 0.4
+"""Medians and logarithmic spreads of the 35 mm equivalent focal length and of the distance."""
+SMALLEST_SHARE, LARGEST_SHARE = 0.2, 0.8
+"""Of the frame's height that the head takes."""
+FULL_FRAME_DIAGONAL_MM = 43.27
+COARSE = 4
+"""Pixels of the frame per pixel of the background, which is out of focus."""
 TONES = (60.0, 48.0, 35.0, 20.0, 0.0, -20.0, -45.0)
 """Typology angles that the people are drawn to, degrees: very light to dark."""
 YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 40.0, 14.0, 12.0
@@ -57,10 +68,9 @@ class SyntheticPhoto:
 def make(model: MorphableModel, number: int, *, texture: int = 1024, scale: float = 1.0) -> SyntheticPhoto:
     """Photo `number` of an endless series: neighbours differ in yaw, tone and light. Same number, same photo.
 
-    texture: of the person's skin maps; scale: of the frame, 1 for 512 x 640
+    texture: of the person's skin maps; scale: of the picture, 1 for a head of `HEAD_PIXELS`
     """
     rng = np.random.default_rng([20, number])
-    height, width = round(HEIGHT * scale), round(WIDTH * scale)
     # Steps that share no factor with the cycle lengths spread the three over one another.
     yaw = YAW_LIMIT * ((number * 7 % 16 + rng.random()) / 16.0) * (1.0 if number % 2 else -1.0)
     albedo = _albedo(model, TONES[number * 3 % len(TONES)], rng)
@@ -68,7 +78,9 @@ def make(model: MorphableModel, number: int, *, texture: int = 1024, scale: floa
     expression = _expression(model, rng)
     rotation = _rotation(yaw, rng.uniform(-1, 1) * PITCH_LIMIT, rng.uniform(-1, 1) * ROLL_LIMIT)
     names, light, relight = _lights(number, rng)
-    focal, principal, translation = _camera(model, model.vertices(shape, expression), rotation, height, width, rng)
+    focal, principal, translation, height, width = _camera(
+        model, model.vertices(shape, expression), rotation, scale, rng
+    )
     scene = Scene(
         shape=shape,
         albedo=albedo,
@@ -168,43 +180,59 @@ def _lights(number: int, rng: np.random.Generator) -> tuple[str, Tensor, Tensor]
 
 
 def _camera(
-    model: MorphableModel, vertices: Tensor, rotation: Tensor, height: int, width: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Focal [1], principal [1, 2] and translation [1, 3]: from a selfie's 40 cm to a portrait's 1.4 m, the head nearly filling the frame."""
-    matrix = roma.rotvec_to_rotmat(rotation)
-    turned = to_camera(vertices, matrix, torch.zeros(1, 3))[0]
-    face = turned[metrics.face_vertices(model)]
-    distance = 400.0 * (1400.0 / 400.0) ** rng.random()
-    focal = rng.uniform(0.70, 0.82) * height * distance / 265.0
-    middle = (turned.amax(0) + turned.amin(0)) / 2.0
-    pixel = torch.tensor([width * rng.uniform(0.46, 0.54), height * rng.uniform(0.46, 0.54)])
+    model: MorphableModel, vertices: Tensor, rotation: Tensor, scale: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    """Focal [1], principal [1, 2], translation [1, 3], height and width of a frame of aspect 4:5.
+
+    Lens and distance are drawn apart from one another, as in people's albums; the frame has as many pixels as the head
+    needs to be `HEAD_PIXELS` tall.
+    """
+    turned = to_camera(vertices, roma.rotvec_to_rotmat(rotation), torch.zeros(1, 3))[0]
+    share = 0.0
+    while not SMALLEST_SHARE < share < LARGEST_SHARE:
+        lens = float(np.exp(rng.normal(np.log(LENS_MM), LENS_SPREAD)))
+        distance = float(np.exp(rng.normal(np.log(DISTANCE_MM), DISTANCE_SPREAD)))
+        focal_heights = lens / FULL_FRAME_DIAGONAL_MM * float(np.hypot(1.0, ASPECT))
+        share = focal_heights * HEAD_MM / distance
+    height = round(HEAD_PIXELS * scale / share)
+    width = round(height * ASPECT)
+    focal = focal_heights * height
+    room = 0.3 * (1.0 - share)
+    pixel = torch.tensor([width * (0.5 + room * rng.uniform(-1, 1)), height * (0.5 + room * rng.uniform(-1, 0.5))])
     principal = torch.tensor([width / 2.0, height / 2.0])
     ray = torch.cat([(pixel - principal) / focal, torch.ones(1)])
-    centre = torch.stack([middle[0], middle[1], face[:, 2].mean()])
-    translation = distance * ray - centre
-    return torch.tensor([focal]), principal[None], translation[None].float()
+    middle = (turned.amax(0) + turned.amin(0)) / 2.0
+    centre = torch.stack([middle[0], middle[1], turned[metrics.face_vertices(model), 2].mean()])
+    return torch.tensor([focal]), principal[None], (distance * ray - centre)[None].float(), height, width
 
 
 def _photograph(scene: Scene, model: MorphableModel, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
     """Expose, lay over a background, add the sensor's noise and quantise. Returns 8-bit sRGB and the log exposure."""
-    large = replace(
-        scene,
-        focal=scene.focal * SUPERSAMPLING,
-        principal=scene.principal * SUPERSAMPLING,
-        height=scene.height * SUPERSAMPLING,
-        width=scene.width * SUPERSAMPLING,
+    left, top, right, bottom = _head_window(scene, model)
+    window = (slice(top, bottom), slice(left, right))
+    close = seen_through(
+        scene, left, top, SUPERSAMPLING, (bottom - top) * SUPERSAMPLING, (right - left) * SUPERSAMPLING
     )
-    drawn = render(large, model)
-    head, mask = _shrink(drawn.image[0]).numpy(), _shrink(drawn.mask[0, ..., None].float()).numpy()
+    drawn = render(close, model)
+    mask = np.zeros((scene.height, scene.width, 1), np.float32)
+    mask[window] = _shrink(drawn.mask[0, ..., None].float()).numpy()
     bright = luminance(drawn.image[0][drawn.mask[0]])
     # A meter half corrects for the subject; the 98th percentile stays below white.
     exposure = 0.6 * np.log(0.30 / float(bright.mean())) + rng.normal(0.0, 0.15)
-    exposure = float(min(exposure, np.log(0.92 / float(bright.quantile(0.98)))))
+    exposure = float(min(exposure, np.log(0.92 / float(bright.sort().values[int(0.98 * len(bright))]))))
     white_balance = np.exp(np.array([scene.white_balance[0, 0], 0.0, scene.white_balance[0, 1]], np.float32))
-    picture = head * np.exp(exposure) + (1.0 - mask) * _background(scene, mask[..., 0], white_balance, rng)
-    noise = rng.standard_normal(picture.shape) * np.sqrt(READ_NOISE**2 + SHOT_NOISE * np.maximum(picture, 0.0))
+    picture = (1.0 - mask) * _background(scene, mask[..., 0], white_balance, rng)
+    picture[window] += _shrink(drawn.image[0]).numpy() * np.exp(exposure)
+    noise = rng.standard_normal(picture.shape, np.float32) * np.sqrt(READ_NOISE**2 + SHOT_NOISE * picture.clip(0.0))
     encoded = linear_to_srgb(torch.from_numpy(picture + noise).float())
     return (encoded * 255.0).round().to(torch.uint8).numpy(), exposure
+
+
+def _head_window(scene: Scene, model: MorphableModel) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the pixels that the head covers, within the frame."""
+    points = Camera.of(scene).project(scene.vertices_camera(model))[0]
+    (left, top), (right, bottom) = (points.amin(0) - 2).int().tolist(), (points.amax(0) + 3).int().tolist()
+    return max(left, 0), max(top, 0), min(right, scene.width), min(bottom, scene.height)
 
 
 def _shrink(image: Tensor) -> Tensor:
@@ -215,18 +243,19 @@ def _shrink(image: Tensor) -> Tensor:
 
 def _background(scene: Scene, mask: Array, white_balance: Array, rng: np.random.Generator) -> Array:
     """Out-of-focus blotches of colour, with shoulders in a plain cloth before them. [H, W, 3] linear"""
-    height, width = scene.height, scene.width
-    base = rng.uniform(0.08, 0.5) * rng.uniform(0.9, 1.1, 3)
-    picture = np.ones((height, width, 3)) * base
+    height, width = scene.height // COARSE, scene.width // COARSE
+    picture = np.ones((height, width, 3)) * rng.uniform(0.08, 0.5) * rng.uniform(0.9, 1.1, 3)
     for cells, strength in ((3, 0.5), (8, 0.35), (20, 0.2)):
         field = rng.standard_normal((cells + 3, cells + 3, 3))
         grown = zoom(field, (height / cells, width / cells, 1), order=3)[:height, :width]
         picture *= np.exp(strength * (grown.mean(-1, keepdims=True) + 0.05 * grown))
-    rows, columns = np.nonzero(mask > 0.5)
-    bottom = rows.max()
-    middle, half = columns[rows > bottom - 10].mean(), width * 0.6
+    rows, columns = np.nonzero(mask[::COARSE, ::COARSE][:height, :width] > 0.5)
+    tall, bottom = np.ptp(rows), rows.max()
+    middle = columns[rows > bottom - 0.05 * tall].mean()
     y, x = np.mgrid[:height, :width]
-    shoulders = y > bottom - 0.13 * height + 0.30 * height * ((x - middle) / half) ** 2
+    shoulders = y > bottom - 0.17 * tall + 0.4 * tall * ((x - middle) / (0.65 * tall)) ** 2
     cloth = rng.uniform(0.03, 0.5) * rng.uniform(0.6, 1.4, 3)
-    picture = np.where(shoulders[..., None], cloth, picture)
-    return (gaussian_filter(picture, (2.0, 2.0, 0)) * white_balance).astype(np.float32).clip(0.0, 1.2)
+    picture = gaussian_filter(np.where(shoulders[..., None], cloth, picture), (1.0, 1.0, 0)) * white_balance
+    channels_first = torch.from_numpy(picture.clip(0.0, 1.2)).float().permute(2, 0, 1)[None]
+    grown = torch.nn.functional.interpolate(channels_first, (scene.height, scene.width), mode="bilinear")
+    return grown[0].permute(1, 2, 0).numpy()
