@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.rendering.camera import Camera
@@ -27,8 +28,8 @@ def choose(
 ) -> Tensor:
     """The candidate in force for every landmark: the one that lies furthest out in the picture.
 
-    "Out" is away from the middle of the fixed landmarks, seen from the candidate now held; a candidate takes over
-    only when it lies further out than the held one by 1% of the landmarks' extent.
+    "Out" is the same way on the head at every pose (see `_outward`). A candidate takes over only when it lies further out
+    than the held one by 1% of the landmarks' extent.
 
     vertices_camera: [B, V, 3]; held: [B, N] int64 -> [B, N] int64.
     """
@@ -45,15 +46,30 @@ def choose(
     )
     pixels = camera.project(flat).unflatten(1, (count, slots))
     now = pixels.gather(2, held[:, :, None, None].expand(-1, -1, 1, 2)).squeeze(2)
-    fixed = now[:, ~sliding] if bool((~sliding).any()) else now
-    middle = fixed.mean(1, keepdim=True)
-    extent = (fixed.amax(1) - fixed.amin(1)).amax(-1)
-    outward = torch.nn.functional.normalize(now - middle, dim=-1)
-    reach = ((pixels - middle[:, :, None]) * outward[:, :, None]).sum(-1)
+    extent = (now.amax(1) - now.amin(1)).amax(-1)
+    reach = (pixels * _outward(embedding, model, now, held)[:, :, None]).sum(-1)
     best = reach.argmax(-1)
     gain = reach.gather(2, best[..., None]) - reach.gather(2, held[..., None])
     moves = sliding & (gain.squeeze(-1) > _HYSTERESIS * extent[:, None])
     return torch.where(moves, best, held)
+
+
+def _outward(embedding: LandmarkEmbedding, model: MorphableModel, now: Tensor, held: Tensor) -> Tensor:
+    """Unit direction in the picture in which each landmark lies from the middle of a frontal face.
+
+    The head's own sideways and upward axes are taken to the picture by an affine fit. Seen from the middle of a turned face,
+    the far part of the contour would lie on the near side.
+
+    now: pixels of the held candidates, [B, N, 2]; held: [B, N] -> [B, N, 2]
+    """
+    mean = model.mean.expand(len(now), -1, -1)
+    frontal, places = (
+        surface_points(mean, *picked(embedding, model.triangles, choice))
+        for choice in (first_choice(embedding, len(now)).to(held.device), held)
+    )
+    centred = [points - points.mean(1, keepdim=True) for points in (frontal, places, now)]
+    axes = torch.linalg.lstsq(centred[1], centred[2]).solution[:, :2]
+    return normalize(centred[0][..., :2] @ normalize(axes, dim=-1), dim=-1)
 
 
 def first_choice(embedding: LandmarkEmbedding, batch: int) -> Tensor:
@@ -66,3 +82,18 @@ def picked(embedding: LandmarkEmbedding, triangles: Tensor, choice: Tensor) -> t
     corners, weights = candidate_weights(embedding, triangles)
     row = torch.arange(choice.shape[1], device=choice.device)
     return corners[row, choice], weights[row, choice]
+
+
+def visibility(
+    embedding: LandmarkEmbedding, model: MorphableModel, vertices_camera: Tensor, normals: Tensor, choice: Tensor
+) -> Tensor:
+    """How far each landmark's place is turned to the camera: 1 from 78° on, falling to 0.02 beyond the horizon.
+
+    Detectors put the points of the far side where they guess it to be.
+    vertices_camera and unit normals: camera space, [B, V, 3]; choice: [B, N] -> [B, N].
+    """
+    corners, weights = picked(embedding, model.triangles, choice)
+    place = surface_points(vertices_camera, corners, weights)
+    normal = surface_points(normals, corners, weights)
+    cosine = -(normalize(normal, dim=-1) * normalize(place, dim=-1)).sum(-1)
+    return ((cosine + 0.1) / 0.3).clamp(0.02, 1.0)

@@ -9,10 +9,11 @@ from nextface.fitting import contours
 from nextface.fitting.observation import Observation
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
+from nextface.rendering.normals import vertex_normals
 
 # As a share of the landmarks' extent: a detector's own scatter is near 1%, and neighbouring points err together.
-POINT_SD = 0.035
-ROBUST = 2.5
+POINT_SD = 0.014
+ROBUST = 6.0
 """In standard deviations: the scale of the Cauchy loss."""
 
 
@@ -31,7 +32,7 @@ def inverse_sd(model: MorphableModel, observation: Observation) -> Tensor:
 
 
 class LandmarkLoss:
-    """Cauchy loss of the landmarks' whitened pixel distances; contour candidates are held until `rechoose`."""
+    """Cauchy loss of the landmarks' whitened pixel distances; contour candidates and visibility are held until `rechoose`."""
 
     def __init__(self, model: MorphableModel, observation: Observation) -> None:
         self._model = model
@@ -39,13 +40,18 @@ class LandmarkLoss:
         self._target = observation.points
         self._inverse_sd = inverse_sd(model, observation)
         self._choice = contours.first_choice(self._embedding, observation.batch)
+        self._visible = torch.ones_like(self._inverse_sd)
 
     def rechoose(self, vertices_camera: Tensor, camera: Camera) -> None:
-        self._choice = contours.choose(self._embedding, self._model, vertices_camera, camera, self._choice)
+        """Choose contour candidates and weigh every landmark by how far it is turned to the camera."""
+        model, embedding = self._model, self._embedding
+        self._choice = contours.choose(embedding, model, vertices_camera, camera, self._choice)
+        normals = vertex_normals(vertices_camera, model.triangles)
+        self._visible = contours.visibility(embedding, model, vertices_camera, normals, self._choice)
 
     def __call__(self, vertices_camera: Tensor, camera: Camera) -> Tensor:
         """Sum over images and landmarks. vertices `[B, V, 3]` -> scalar."""
         corners, weights = contours.picked(self._embedding, self._model.triangles, self._choice)
         pixels = camera.project(contours.surface_points(vertices_camera, corners, weights))
-        distance = ((pixels - self._target) * self._inverse_sd[..., None]).square().sum(-1)
+        distance = ((pixels - self._target) * (self._visible * self._inverse_sd)[..., None]).square().sum(-1)
         return 0.5 * ROBUST**2 * torch.log1p(distance / ROBUST**2).sum()

@@ -17,6 +17,7 @@ from nextface.fitting.observation import Observation
 from nextface.fitting.progress import Progress
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.rendering.camera import Camera
+from nextface.rendering.normals import vertex_normals
 from nextface.scene import Scene, to_camera
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ _STALL = 3
 _HEAVY = 10.0
 """Damping from which a rejected step says that the minimum is reached: a lightly damped one may only have met the bounds."""
 _RECHOOSE = 5
+_TURNED = 0.1
+"""Change of a landmark's visibility that is worth another look."""
 _POSE = 7
 _ROUNDS = 4
 
@@ -143,7 +146,8 @@ def fit_pose(
         scene.focal.double().log(),
         torch.cat([scene.shape.expand(scene.batch, -1), scene.expression], 1).double(),
     )
-    problem = _problem(embedding, model, observation, choice)
+    choice, visible = _rechoose(embedding, model, scene, state, choice)
+    problem = _problem(embedding, model, observation, choice, visible)
     damping = torch.full((scene.batch,), 1e-3, dtype=torch.float64, device=scene.device)
     cost = _cost(problem, state)
     stalled = 0
@@ -159,10 +163,10 @@ def fit_pose(
         settled = torch.where(better, gain <= _TOLERANCE, damping > _HEAVY)
         stalled = stalled + 1 if bool(settled.all()) else 0
         if stalled == _STALL or number % _RECHOOSE == _RECHOOSE - 1:
-            moved = _rechoose(embedding, model, scene, state, choice)
-            if not torch.equal(moved, choice):
-                choice, stalled = moved, 0
-                problem = _problem(embedding, model, observation, choice)
+            moved, turned = _rechoose(embedding, model, scene, state, choice)
+            if not torch.equal(moved, choice) or float((turned - visible).abs().max()) > _TURNED:
+                choice, visible, stalled = moved, turned, 0
+                problem = _problem(embedding, model, observation, choice, visible)
                 cost = _cost(problem, state)
         if stalled == _STALL:
             break
@@ -181,7 +185,9 @@ def _placed(scene: Scene, state: _State, model: MorphableModel) -> Scene:
     )
 
 
-def _problem(embedding: LandmarkEmbedding, model: MorphableModel, observation: Observation, choice: Tensor) -> _Problem:
+def _problem(
+    embedding: LandmarkEmbedding, model: MorphableModel, observation: Observation, choice: Tensor, visible: Tensor
+) -> _Problem:
     corners, weights = contours.picked(embedding, model.triangles, choice)
     batch = choice.shape[0]
     mean = contours.surface_points(model.mean.expand(batch, -1, -1), corners, weights).double()
@@ -192,7 +198,7 @@ def _problem(embedding: LandmarkEmbedding, model: MorphableModel, observation: O
         mean=mean,
         basis=basis,
         target=observation.points.double(),
-        inverse_sd=inverse_sd(model, observation).double(),
+        inverse_sd=(visible * inverse_sd(model, observation)).double(),
         observation=observation,
         lower=torch.cat([-unbounded, model.expression_lower]).double(),
         upper=torch.cat([unbounded, model.expression_upper]).double(),
@@ -294,10 +300,13 @@ def _cross_matrix(vectors: Tensor) -> Tensor:
 
 def _rechoose(
     embedding: LandmarkEmbedding, model: MorphableModel, scene: Scene, state: _State, choice: Tensor
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Contour candidates and visibility of every landmark as the head now stands. [B, N] each"""
     shapes = model.shape_basis.shape[0]
     coefficients = state.coefficients.float()
     vertices = model.vertices(coefficients[:, :shapes], coefficients[:, shapes:])
     placed = to_camera(vertices, state.rotation.float(), state.translation.float())
     camera = Camera(state.log_focal.exp().float(), scene.principal, scene.height, scene.width)
-    return contours.choose(embedding, model, placed, camera, choice)
+    choice = contours.choose(embedding, model, placed, camera, choice)
+    normals = vertex_normals(placed, model.triangles)
+    return choice, contours.visibility(embedding, model, placed, normals, choice)

@@ -39,15 +39,14 @@ _COARSEST = 48
 _LIGHT_ONLY = 0.25
 """Share of the iterations in which light and albedo move alone, as in NextFace."""
 
-_PHOTO_SD = 0.06
 _ROBUST_SCALE = 0.08
-_INDEPENDENT = 400.0
+_INDEPENDENT = 150.0
 """Residuals of neighbouring pixels err together: the photo counts as this many independent ones."""
+_SMALLEST = 1e-4
+"""Mean robust residual below which a better fit means nothing: an eighth of a percent of noise."""
 
 _STOCK = 0.001
 """NextFace's own weights of landmarks and regularisers, which stand for those given here."""
-_LANDMARKS = 0.45
-"""Landmarks, too, err together: by 2 to 4 mm along the surface from one person to the next."""
 _LIGHT_TRUST = 0.4
 """Lights of photos not among the prior's environments lie 1.3 standard deviations out on average."""
 
@@ -162,9 +161,7 @@ def fit_statistical(
         weight = believed * seen.pixels.pack(level.inlier)
         photo = _photo_cost(residual, weight, seen)
         prior_cost = _prior_cost(unknowns, config)
-        landmark_cost = landmarks(vertices, Camera.of(current)) * (
-            _LANDMARKS * config.weight_landmarks_loss_step2 / 0.001
-        )
+        landmark_cost = config.weight_landmarks_loss_step2 / _STOCK * landmarks(vertices, Camera.of(current))
         loss = photo + prior_cost + landmark_cost
         if not bool(torch.isfinite(loss)):
             return _stopped(progress, good)
@@ -266,12 +263,16 @@ def _believed(seen: Fragments, trust: Tensor, normal: Tensor, level: _Level) -> 
 
 
 def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:
-    """Sum over images of each one's weighted mean robust residual, as so many independent pixels."""
+    """Negative log likelihood of the photo, summed over images, with the size of its errors estimated along with the rest.
+
+    With errors of unknown size the likelihood of n pixels is n/2 · log of their mean square (here: their mean robust cost).
+    A photo that the model can explain well thus speaks louder than one with beard, make-up and hard shadows.
+    """
     cost = robust(residual.square().sum(-1), _ROBUST_SCALE) * weight
     pixels = seen.pixels
     sums = cost.new_zeros(pixels.batch).index_add(0, pixels.image, cost)
     weights = weight.new_zeros(pixels.batch).index_add(0, pixels.image, weight)
-    return _INDEPENDENT / _PHOTO_SD**2 * (sums / weights.clamp_min(1.0)).sum()
+    return 0.5 * _INDEPENDENT * (sums / weights.clamp_min(1.0) / _SMALLEST).log1p().sum()
 
 
 def _prior_cost(unknowns: _Unknowns, config: OptimConfig) -> Tensor:

@@ -17,8 +17,9 @@ from torch.nn.functional import normalize
 
 from nextface.errors import ModelError
 from nextface.landmarks.detect import Detector, detector
-from nextface.landmarks.mean_head import draw_mean_head
+from nextface.landmarks.drawn_head import draw_head
 from nextface.landmarks.points import JAW, POINT_COUNTS, Landmarks
+from nextface.landmarks.reliability import weigh
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.cpu import CpuRasterizer
@@ -109,17 +110,18 @@ def annotate(
     logger.info("%s: %d of %d %s points placed", model.name, len(index), count, detector.convention)
     widest = max(len(row) for row in candidates)
     padded = [row + row[-1:] * (widest - len(row)) for row in candidates]
-    return LandmarkEmbedding(
+    embedding = LandmarkEmbedding(
         index=torch.tensor(index),
         triangle=torch.tensor([[triangle for triangle, _ in row] for row in padded]),
         barycentric=torch.stack([torch.stack([barycentric for _, barycentric in row]) for row in padded]),
         count=torch.tensor([len(row) for row in candidates]),
         weight=torch.tensor(weights),
     )
+    return weigh(model, detector, embedding)
 
 
 def _look(model: MorphableModel, detector: Detector, yaw: float, pitch: float, count: int) -> View | None:
-    image, scene = draw_mean_head(model, yaw, pitch)
+    image, scene = draw_head(model, yaw, pitch)
     faces = detector.faces(image)
     return view_of(model, scene, faces[0], yaw, pitch, count) if faces else None
 

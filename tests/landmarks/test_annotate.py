@@ -10,7 +10,7 @@ from nextface.errors import ModelError
 from nextface.landmarks import annotate as annotate_module
 from nextface.landmarks import detector
 from nextface.landmarks.annotate import annotate, place
-from nextface.landmarks.mean_head import draw_mean_head
+from nextface.landmarks.drawn_head import draw_head
 from nextface.landmarks.points import Landmarks
 from nextface.morphable import load_model
 from nextface.rendering.camera import Camera
@@ -41,10 +41,10 @@ class Painter:
         self.convention, self.points = convention, points
 
         def draw(model, yaw, pitch=0.0):
-            image, self.scene = draw_mean_head(model, yaw, pitch)
+            image, self.scene = draw_head(model, yaw, pitch)
             return image, self.scene
 
-        monkeypatch.setattr(annotate_module, "draw_mean_head", draw)
+        monkeypatch.setattr(annotate_module, "draw_head", draw)
 
     def faces(self, rgb):
         points = self.points(self.scene)
@@ -92,7 +92,7 @@ def test_contour_points_slide(model, monkeypatch):
     assert int(embedding.count[3]) == len(VIEWS) and int(embedding.count[40]) == 1
     candidates = torch.stack([places_of(model, embedding, number)[3] for number in range(len(VIEWS))])
     for number, yaw in enumerate((-40, -20, 0, 20, 40)):
-        _, scene = draw_mean_head(model, yaw)
+        _, scene = draw_head(model, yaw)
         pixels = CpuRasterizer().visible_triangles(scene.vertices_camera(model), model.triangles, Camera.of(scene))
         place = project(scene, candidates[number : number + 1])[0]
         row = scene.height * 2 // 3
@@ -111,7 +111,7 @@ def embedding(model):
 @pytest.mark.parametrize(("yaw", "pitch", "limit"), [(0, 0, 0.012), (12, 0, 0.025), (-28, 5, 0.03)])
 def test_held_out_views(model, embedding, yaw, pitch, limit):
     """Mean distance between projected places and fresh detections, in outer eye corner distances."""
-    image, scene = draw_mean_head(model, yaw, pitch)
+    image, scene = draw_head(model, yaw, pitch)
     found = detector("mediapipe").faces(image)[0].points[embedding.index]
     places = places_of(model, embedding)
     eyes = (places[33] - places[263]).norm() * scene.focal[0] / scene.translation[0, 2]

@@ -1,8 +1,9 @@
-"""The mean head drawn from a side, for a detector to look at."""
+"""A model's head drawn from a side, for a detector to look at."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import roma
@@ -21,11 +22,38 @@ _FACE_SHARE = 0.62
 _BACKGROUND = 0.3
 
 
-def draw_mean_head(model: MorphableModel, yaw: float, pitch: float = 0.0) -> tuple[np.ndarray, Scene]:
-    """The mean head with its mean skin under soft light from above, in front of grey: [S, S, 3] uint8 sRGB, and its scene.
+@dataclass(frozen=True)
+class Person:
+    """Coefficients of one head. shape: [1, Ks]; expression: [1, Ke]; albedo: [1, Ka]"""
 
-    yaw, pitch: degrees; yaw turns the face to the viewer's right, pitch tips it up.
+    shape: Tensor
+    expression: Tensor
+    albedo: Tensor
+
+    @classmethod
+    def mean(cls, model: MorphableModel) -> Person:
+        bases = (model.shape_basis, model.expression_basis, model.diffuse_basis)
+        return cls(*(torch.zeros(1, len(basis)) for basis in bases))
+
+    @classmethod
+    def random(cls, model: MorphableModel, generator: torch.Generator) -> Person:
+        """Somebody with a slight expression: coefficients of one standard deviation, of a half for the expression."""
+        mean = cls.mean(model)
+        shape, expression, albedo = (
+            torch.randn(part.shape, generator=generator) for part in (mean.shape, mean.expression, mean.albedo)
+        )
+        expression = (0.5 * expression).clamp(model.expression_lower, model.expression_upper)
+        return cls(shape, expression, albedo)
+
+
+def draw_head(
+    model: MorphableModel, yaw: float, pitch: float = 0.0, person: Person | None = None
+) -> tuple[np.ndarray, Scene]:
+    """A head under soft light from above, in front of grey: [S, S, 3] uint8 sRGB, and its scene.
+
+    yaw, pitch: degrees; yaw turns the face to the viewer's right, pitch tips it up. person: the mean head if left out.
     """
+    person = person or Person.mean(model)
     face = _face_box(model)
     centre = face.mean(0)
     turn_y, turn_x = math.radians(yaw), -math.radians(pitch)
@@ -42,9 +70,9 @@ def draw_mean_head(model: MorphableModel, yaw: float, pitch: float = 0.0) -> tup
     light = torch.zeros(1, 9, 3)
     light[:, 0], light[:, 1], light[:, 2], light[:, 3] = 2.6, 0.8, 1.2, 0.3
     scene = Scene(
-        shape=torch.zeros(1, len(model.shape_basis)),
-        albedo=torch.zeros(1, len(model.diffuse_basis)),
-        expression=torch.zeros(1, len(model.expression_basis)),
+        shape=person.shape,
+        albedo=person.albedo,
+        expression=person.expression,
         rotation=roma.rotmat_to_rotvec(rotation)[None],
         translation=(torch.tensor([0.0, 0.0, DISTANCE]) - flip * (rotation @ pivot))[None],
         focal=torch.tensor([_FACE_SHARE * SIZE * DISTANCE / height]),
