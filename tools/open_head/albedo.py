@@ -19,6 +19,10 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])
 LUMINANCE_MEAN, LUMINANCE_SD = 0.24, 0.088
 LUMINANCE_RANGE = (0.03, 0.56)
 MELANIN = np.geomspace(0.001, 3.0, 400)
+DARKEST, LIGHTEST = np.array([0.052, 0.026, 0.015]), np.array([0.60, 0.42, 0.33])
+STRAIGHTENING = 0.5
+"""Skin colour bends with melanin: middle tones are more saturated than the straight line between very dark and very light
+skin. A linear model cannot bend; this share of the bend is taken out of the samples, the rest becomes a component."""
 HAIRS = np.array(
     [[0.012, 0.009, 0.008], [0.030, 0.018, 0.012], [0.075, 0.045, 0.026], [0.20, 0.13, 0.07], [0.16, 0.15, 0.14]]
 )
@@ -54,7 +58,9 @@ def skin_tone(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     colour = skin_colour(np.array(melanin), np.array(blood))
     if wanted > luminance[0]:
         colour = colour * (wanted / luminance[0])
-    return colour, float(wanted)
+    share = (wanted - DARKEST @ LUMA) / ((LIGHTEST - DARKEST) @ LUMA)
+    straight = DARKEST + share * (LIGHTEST - DARKEST)
+    return colour + STRAIGHTENING * (straight - colour), float(wanted)
 
 
 def hair_colour(rng: np.random.Generator, luminance: float) -> np.ndarray:

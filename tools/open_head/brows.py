@@ -37,7 +37,7 @@ def brow_coverage(
         uv = np.asarray(data["uvs"][0]).reshape(-1, 2)
         image = cv2.imread(str(folder / "textures" / f"{folder.name}.png"), cv2.IMREAD_UNCHANGED)
         alpha = image[..., 3].astype(np.float32) / 255.0
-        alpha = cv2.GaussianBlur(alpha, (0, 0), alpha.shape[1] / 100)
+        alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), alpha.shape[1] / 100), np.float32)
         s, t = (grid.ravel() for grid in np.meshgrid(*[(np.arange(SAMPLES) + 0.5) / SAMPLES] * 2))
         shares = np.stack([(1 - s) * (1 - t), s * (1 - t), s * t, (1 - s) * t], 1)
         points = np.einsum("pk,fkc->fpc", shares, corners[faces[:, 1:5]]).reshape(-1, 3)

@@ -95,9 +95,7 @@ def neutral_shapes(package: Path, mesh: BaseMesh, targets: Targets, adult: np.nd
     return Shape(mean, basis, (scale, origin), regions, brows)
 
 
-def expression_units(
-    targets: Targets, topology: HeadTopology, shape: Shape
-) -> tuple[expressions.Expressions, Shape]:
+def expression_units(targets: Targets, topology: HeadTopology, shape: Shape) -> tuple[expressions.Expressions, Shape]:
     """The units with lids and lips kept apart; and the shape with lips that are closed and move together."""
     scale, _ = shape.to_mean
     names, units = expressions.action_units(targets, topology.weights)
@@ -107,6 +105,10 @@ def expression_units(
     lower, share = contact.lip_shares(topology, shape.mean, opening, mouth)
     mean = contact.close_lips(shape.mean, topology.triangles, lower, share)
     lower, share = contact.lip_shares(topology, mean, opening, mouth)
+    lining = topology.of("body") & (shape.regions["mouth_interior"] > 0.5)
+    outer = topology.of("body") & (shape.regions["mouth_interior"] < 0.5)
+    mean = contact.deepen_lining(mean, topology.triangles, lining, outer, share)
+    mean = symmetrised(mean, topology.mirror)
     basis = contact.move_lips_together(mean, shape.basis, lower, share)
     mouth_units = [number for number, name in enumerate(names) if name.startswith(("mouth", "neck"))]
     units[mouth_units] = contact.keep_lips_apart(mean, units[mouth_units], lower, share)

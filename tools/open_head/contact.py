@@ -15,16 +15,21 @@ from scipy.spatial import cKDTree
 
 from open_head.geometry import HeadTopology
 from open_head.regions import smoothstep
+from open_head.skin import neighbour_average
 
-LID_CLEARANCE = 0.3
+LID_CLEARANCE = 0.5
 """Least distance between a lid and an eyeball of the mean head, millimetres."""
 LID_NEAR, LID_FAR = 3.0, 9.0
 """Distances from the eyeball up to which its motion is taken over wholly, and from which not at all."""
 PATH_CLEARANCE = 0.2
 LIP_GAP = 0.05
 """Vertical distance left between closed lips, millimetres."""
-CORNER_FADE = 11.0
+CORNER_FADE = 16.0
 """Stretch before the mouth's corners over which the closing fades out."""
+CHEEK = 9.0
+"""Wished thickness between skin and lining away from the lips, millimetres."""
+ROUNDS = 6
+"""Passes of the smoothed correction of mouth units."""
 LIPS_NEAR, LIPS_FAR, LIPS_SMOOTH = 2.0, 8.0, 2.5
 
 
@@ -131,7 +136,9 @@ def lift_paths(socket: EyeSocket, vertices: np.ndarray, units: np.ndarray) -> np
 def lip_shares(
     topology: HeadTopology, vertices: np.ndarray, opening: np.ndarray, mouth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which vertices belong to the lower lip, and how near each lip vertex is to the other lip.
+    """Which vertices belong to the lower lip, and how near each vertex is to the other lip.
+
+    The share falls off smoothly on the skin around the lips.
 
     opening: displacement of the unit that drops the jaw [V, 3]; mouth: lips and the front of the mouth's inside [V] bool
     returns: lower [V] bool, share [V] in 0..1
@@ -142,7 +149,14 @@ def lip_shares(
     for own, other in ((upper_lip, lower_lip), (lower_lip, upper_lip)):
         distance, _ = cKDTree(vertices[other]).query(vertices[own])
         share[own] = 1.0 - smoothstep(distance, LIPS_NEAR, LIPS_FAR)
-    return lower, share * topology.of("body")
+    body = topology.of("body")
+    around = np.flatnonzero(body & ~mouth)
+    lips = np.flatnonzero(mouth)
+    distance, nearest = cKDTree(vertices[lips]).query(vertices[around], distance_upper_bound=LIPS_FAR)
+    close = np.isfinite(distance)
+    fall = 1.0 - smoothstep(distance[close], 0.0, LIPS_FAR)
+    share[around[close]] = share[lips[nearest[close]]] * fall
+    return lower, share * body
 
 
 def close_lips(vertices: np.ndarray, triangles: np.ndarray, lower: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -157,7 +171,7 @@ def close_lips(vertices: np.ndarray, triangles: np.ndarray, lower: np.ndarray, s
         for lip, sign in ((lower, 1.0), (~lower, -1.0)):
             facing = triangles[touching & lip[triangles].all(1)]
             own = np.flatnonzero((share > 0.5) & ~lip)
-            above = sign * (closed[own, 1] - _heights(closed, facing, closed[own], sign))
+            above = sign * (closed[own, 1] - heights(closed, facing, closed[own], sign))
             met = np.isfinite(above)
             places.append(closed[own[met], 0])
             gaps.append(above[met])
@@ -171,7 +185,7 @@ def close_lips(vertices: np.ndarray, triangles: np.ndarray, lower: np.ndarray, s
     return closed
 
 
-def _heights(vertices: np.ndarray, triangles: np.ndarray, points: np.ndarray, sign: float) -> np.ndarray:
+def heights(vertices: np.ndarray, triangles: np.ndarray, points: np.ndarray, sign: float) -> np.ndarray:
     """Height y of a surface at the (x, z) of points: the highest for sign 1, the lowest for -1; nan off the surface. [P]"""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     ab, ac = (b - a)[:, [0, 2]], (c - a)[:, [0, 2]]
@@ -217,12 +231,36 @@ def keep_lips_apart(vertices: np.ndarray, units: np.ndarray, lower: np.ndarray, 
     relative motion is shared out between them; what parts the lips stays.
     """
     apart = units.copy()
-    zone, upper_motion, lower_motion = _lip_motions(vertices, units, lower, share)
-    relative = upper_motion - lower_motion
-    opening = relative[..., 1].clip(0.0)
-    sliding = smoothstep(opening, 0.0, 3.0)[..., None]
-    excess = relative * (1.0 - sliding)
-    excess[..., 1] -= opening * (1.0 - sliding[..., 0])
-    sign = np.where(lower[zone], 0.5, -0.5)
-    apart[:, zone] += share[zone][:, None] * sign[:, None] * excess
+    for _ in range(ROUNDS):
+        zone, upper_motion, lower_motion = _lip_motions(vertices, apart, lower, share)
+        relative = upper_motion - lower_motion
+        opening = relative[..., 1].clip(0.0)
+        held = 1.0 - smoothstep(opening, 0.0, 3.0)
+        excess = relative * held[..., None]
+        excess[..., 1] -= opening * held
+        sign = np.where(lower[zone], 0.5, -0.5)
+        apart[:, zone] += (share[zone] * sign)[:, None] * excess
     return apart
+
+
+def deepen_lining(
+    vertices: np.ndarray, triangles: np.ndarray, lining: np.ndarray, outer: np.ndarray, share: np.ndarray
+) -> np.ndarray:
+    """Give cheeks and lips at least `CHEEK` between the skin and the mouth's lining, so that no identity wears them through.
+
+    lining, outer: vertices of the mouth's lining and of the outer skin [V] bool; share: nearness to the other lip, where
+    nothing moves [V]. Returns moved vertices [V, 3].
+    """
+    deepened = vertices.copy()
+    inside = np.flatnonzero(lining)
+    distance, nearest = cKDTree(vertices[outer]).query(vertices[inside])
+    inward = vertices[inside] - vertices[np.flatnonzero(outer)[nearest]]
+    inward /= np.maximum(distance, 1e-6)[:, None]
+    push = np.zeros_like(vertices)
+    push[inside] = ((CHEEK - distance).clip(0.0) * (1.0 - share[inside]))[:, None] * inward
+    average = neighbour_average(triangles, len(vertices))
+    for _ in range(6):
+        push = average @ push
+        push[~lining] = 0.0
+    deepened[inside] += push[inside]
+    return deepened

@@ -28,8 +28,8 @@ def eyeball(helper: np.ndarray) -> tuple[np.ndarray, Polygons, np.ndarray]:
     around = (np.arange(SEGMENTS) + 0.5) * 2 * np.pi / SEGMENTS
     directions = [np.array([[0.0, 0.0, 1.0]])]
     for polar in RINGS:
-        ring = [np.cos(around) * np.sin(polar), np.sin(around) * np.sin(polar), np.full(SEGMENTS, np.cos(polar))]
-        directions.append(np.stack(ring, 1))
+        circle = [np.cos(around) * np.sin(polar), np.sin(around) * np.sin(polar), np.full(SEGMENTS, np.cos(polar))]
+        directions.append(np.stack(circle, 1))
     directions.append(np.array([[0.0, 0.0, -1.0]]))
     angle = np.concatenate([[0.0], np.repeat(RINGS, SEGMENTS), [np.pi]])
     polygons: Polygons = []

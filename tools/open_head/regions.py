@@ -55,7 +55,7 @@ def build_regions(targets: Targets, topology: HeadTopology, vertices: np.ndarray
     middle = outer * (np.abs(x) < 3) * (y < eye_y - 100)
     chin = y[np.argmax(np.where(middle > 0, z, -np.inf))]
     regions = {
-        "lips": smoothstep(cues.redness, 0.15, 0.4) * smoothstep(around_lips, 0.002, 0.02) * outer * (z > eye_z - 25),
+        "lips": smoothstep(cues.redness, 0.08, 0.25) * smoothstep(around_lips, 0.002, 0.02) * outer * (z > eye_z - 25),
         "ears": smoothstep(wings, 0.06, 0.2) * outer,
         "eyes": eyeballs.astype(float),
         "mouth_interior": inside.astype(float),
