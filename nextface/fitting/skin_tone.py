@@ -16,6 +16,9 @@ from nextface.fitting.light import EXPOSURE_SD, WHITE_BALANCE_SD
 from nextface.morphable.model import MorphableModel
 
 _DARKEST = 5e-3
+_COMPENSATION = 0.35
+"""Share of a skin's departure from the mean, in logs, that metering and the photographer take back by exposure."""
+_LARGEST_DEPARTURE = 1.0
 _STEPS = 20
 _LARGEST_FALL = 0.5
 """Share of its value that a channel may lose in one step, which keeps albedos positive."""
@@ -52,7 +55,8 @@ class SkinTone:
     def share(self, tone: Tensor, albedo_weight: float) -> Tensor:
         """The most probable coefficients of a face whose gain times mean skin albedo has the logarithm `tone`.
 
-        Gauss-Newton on the squared standard deviations of the coefficients, of exposure and of white balance.
+        Gauss-Newton on the squared standard deviations of the coefficients, of exposure about what a camera that meters the
+        face would choose, and of white balance.
         tone: [B, 3]; albedo_weight: of the coefficients' prior. -> [B, Ka]
         """
         place = tone.new_zeros(len(tone), len(self.directions))
@@ -63,8 +67,12 @@ class SkinTone:
         unit = albedo_weight * torch.eye(place.shape[1], dtype=tone.dtype, device=tone.device)
         for _ in range(_STEPS):
             albedo = self._albedo(place)
-            residual = (tone - albedo.log()) @ spread.T
-            slope = -spread @ (self.response.T / albedo[:, :, None])
+            departure = albedo[:, 1:2].log() - self.mean[1].log()
+            metered = -_COMPENSATION * departure.clamp(-_LARGEST_DEPARTURE, _LARGEST_DEPARTURE)
+            residual = (tone - albedo.log() - metered) @ spread.T
+            change = self.response.T / albedo[:, :, None]
+            within = (departure.abs() < _LARGEST_DEPARTURE)[..., None]
+            slope = -spread @ (change - _COMPENSATION * within * change[:, 1:2])
             normal = slope.mT @ slope + unit
             gradient = (slope.mT @ residual[..., None])[..., 0] + albedo_weight * place
             step = -torch.linalg.solve(normal, gradient)

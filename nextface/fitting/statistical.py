@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import roma
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -60,7 +61,7 @@ _RATES = {
     "albedo": 0.05,
     "shape": 0.03,
     "expression": 0.03,
-    "rotation": 0.002,
+    "rotation": 0.004,
     "translation": 0.0005,
 }
 """Adam steps: standard deviations, logs, radians; translation in shares of the distance."""
@@ -76,6 +77,8 @@ class _Unknowns:
     tone:        log of gain times mean skin albedo per channel, which the photo shows; `SkinTone` shares it out. [B, 3]
     albedo:      coefficients, of which the part counts that leaves the mean skin alone. [B, Ka]
     translation: as a share of the starting distance. [B, 3]
+    pivot:       middle of the face, about which the head turns: about the model's origin, far behind it, rotation and
+                 translation would fight. Fixed. [3]
     """
 
     latent: Tensor
@@ -85,6 +88,7 @@ class _Unknowns:
     expression: Tensor
     rotation: Tensor
     translation: Tensor
+    pivot: Tensor
 
     def scene(self, start: Scene, prior: LightPrior, skin: SkinTone, config: OptimConfig) -> Scene:
         albedo = skin.pattern(self.albedo) + skin.share(self.tone.detach(), config.weight_albedo_reg / _STOCK)
@@ -98,11 +102,13 @@ class _Unknowns:
             shape=self.shape,
             expression=self.expression,
             rotation=self.rotation,
-            translation=start.translation + self.translation * start.translation[:, 2:],
+            translation=start.translation + self.translation * start.translation[:, 2:] + self._held_pivot(start),
         )
 
-    def finite(self) -> bool:
-        return all(bool(torch.isfinite(getattr(self, name)).all()) for name in _RATES)
+    def _held_pivot(self, start: Scene) -> Tensor:
+        """What keeps the pivot in place when the head turns about it instead of about the model's origin. [B, 3]"""
+        turned = roma.rotvec_to_rotmat(self.rotation) - start.head_rotation()
+        return -to_view(turned @ self.pivot)
 
 
 @dataclass
@@ -207,6 +213,7 @@ def _start(
         expression=scene.expression.clone(),
         rotation=scene.rotation.clone(),
         translation=torch.zeros_like(scene.translation),
+        pivot=(trust / trust.sum() * model.mean).sum(0),
     )
 
 
