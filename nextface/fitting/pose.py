@@ -31,6 +31,8 @@ _STALL = 3
 _HEAVY = 10.0
 """Damping from which a rejected step says that the minimum is reached: a lightly damped one may only have met the bounds."""
 _RECHOOSE = 5
+_REFRESHES = 8
+"""How often the landmarks' places are chosen anew: pose and visibility could chase each other for ever."""
 _TURNED = 0.1
 """Change of a landmark's visibility that is worth another look."""
 _POSE = 7
@@ -150,7 +152,7 @@ def fit_pose(
     problem = _problem(embedding, model, observation, choice, visible)
     damping = torch.full((scene.batch,), 1e-3, dtype=torch.float64, device=scene.device)
     cost = _cost(problem, state)
-    stalled = 0
+    stalled = refreshes = 0
     for number in range(config.iter_step1):
         trial = state.moved(_step(problem, state, damping), problem.lower, problem.upper)
         trial_cost = _cost(problem, trial)
@@ -162,10 +164,11 @@ def fit_pose(
         progress.step(float(cost.mean()), partial(_placed, scene, state, model))
         settled = torch.where(better, gain <= _TOLERANCE, damping > _HEAVY)
         stalled = stalled + 1 if bool(settled.all()) else 0
-        if stalled == _STALL or number % _RECHOOSE == _RECHOOSE - 1:
+        if refreshes < _REFRESHES and (stalled == _STALL or number % _RECHOOSE == _RECHOOSE - 1):
             moved, turned = _rechoose(embedding, model, scene, state, choice)
             if not torch.equal(moved, choice) or float((turned - visible).abs().max()) > _TURNED:
-                choice, visible, stalled = moved, turned, 0
+                choice, visible, stalled = moved, 0.5 * (visible + turned), 0
+                refreshes += 1
                 problem = _problem(embedding, model, observation, choice, visible)
                 cost = _cost(problem, state)
         if stalled == _STALL:
