@@ -21,7 +21,7 @@ SKIN = (0.68, 0.56)
 """(w, r) of cheeks and chin; below the same for other regions."""
 ZONES = {
     "forehead": (0.76, 0.53),
-    "nose": (0.90, 0.47),
+    "nose": (0.86, 0.48),
     "lips": (0.95, 0.42),
     "eyelids": (0.70, 0.54),
     "ears": (0.62, 0.57),
@@ -50,20 +50,21 @@ class Gloss:
 
 
 def build_gloss(topology: HeadTopology, vertices: np.ndarray, regions: Mapping[str, np.ndarray]) -> Gloss:
-    """Zones from the region masks and, for nose, forehead and eyelids, from the mean head's shape."""
+    """Zones from the region masks and, for nose, forehead and eyelids, from the mean head's shape, with borders as wide as
+    gloss on a face changes over: a sharp one would show in every relit picture."""
     x, y, z = vertices.T
     eyes = vertices[topology.of("eye-left", "eye-right")]
     eye_y, eye_z = eyes[:, 1].mean(), eyes[:, 2].max()
     body = topology.of("body").astype(float)
     nose = (
-        smoothstep(z, eye_z - 4, eye_z + 4)
-        * smoothstep(-np.abs(x), -24, -14)
-        * smoothstep(-np.abs(y - eye_y + 22), -40, -26)
+        smoothstep(z, eye_z - 14, eye_z + 10)
+        * smoothstep(-np.abs(x), -32, -4)
+        * smoothstep(-np.abs(y - eye_y + 24), -52, -14)
     )
-    forehead = smoothstep(y, eye_y + 26, eye_y + 36) * smoothstep(z, 20, 45)
+    forehead = smoothstep(y, eye_y + 12, eye_y + 46) * smoothstep(z, 0, 55)
     centres = [vertices[topology.of(f"eye-{side}")].mean(0) for side in ("left", "right")]
     around = np.min([np.linalg.norm(vertices - centre, axis=1) for centre in centres], axis=0)
-    lids = smoothstep(-around, -24, -19)
+    lids = smoothstep(-around, -30, -16)
     masks = {"forehead": forehead * body, "nose": nose * body, "eyelids": lids * body, **regions}
     weight, roughness = np.full(len(x), SKIN[0]), np.full(len(x), SKIN[1])
     for name, (w, r) in ZONES.items():
