@@ -57,13 +57,13 @@ def seen_on_both_sides(maps: SkinMaps) -> Tensor:
 
 def test_the_residual_falls(mapped, lit, portrait: Portrait, head: MorphableModel):
     losses = mapped.progress.losses
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
     errors = []
     for scene in (lit.after, mapped.after):
         drawn = render(scene, head)
         inside = drawn.mask & portrait.covered
         errors.append(float((encode(drawn.image) - encode(portrait.observation.image))[inside].abs().mean()))
-    assert errors[1] < 0.8 * errors[0]
+    assert errors[1] < 0.95 * errors[0]
 
 
 def test_a_mole_lands_in_the_diffuse_map(spotted, toy: MorphableModel):
