@@ -1,9 +1,11 @@
 """Fit synthetic photos without knowing the answer and print how far off the fits are.
 
 Usage: python -m benchmarks.fidelity [--photos FIRST END] [--folder output/fidelity] [--max-resolution 256] [--texture 512]
+                                     [--threads N] [--docs]
 
 The folder gets one strip of pictures per photo (photo | fit | albedo: truth, fit | relit: truth, fit), the fitted scenes and
-`results.json`, which later calls with other photos add to; the table covers all of it.
+`results.json`, which later calls with other photos add to; the table covers all of it. With --docs the table and the strips of
+the worst cases also go into docs/fidelity.md.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +39,8 @@ from nextface.rendering.render import render
 from nextface.scene import Scene
 
 CONVENTION = "mediapipe"
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "fidelity.md"
+MARKERS = ("<!-- table -->", "<!-- end of table -->")
 
 BOUNDS = {"vertex": 1.5, "rotation": 2.0, "albedo": 27.0, "relit": 28.0}
 """What the medians are held to: at most mm and degrees, at least dB."""
@@ -209,6 +214,28 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
+def worst(scores: list[Score]) -> dict[str, Score]:
+    """The worst photo by each measure."""
+    return {
+        "vertex": max(scores, key=lambda row: row.vertex),
+        "rotation": max(scores, key=lambda row: row.rotation),
+        "relit": min(scores, key=lambda row: row.relit),
+        "typology": max(scores, key=lambda row: abs(row.typology_error)),
+    }
+
+
+def write_docs(scores: list[Score], folder: Path) -> None:
+    """Put the table and the worst cases' strips between the markers of docs/fidelity.md."""
+    before, rest = DOCS.read_text(encoding="utf-8").split(MARKERS[0])
+    after = rest.split(MARKERS[1])[1]
+    lines = [table(scores), "", "Worst cases (photo | fit | albedo: truth, fit | relit: truth, fit):", ""]
+    for measure, row in worst(scores).items():
+        picture = f"images/fidelity_{measure}.jpg"
+        shutil.copyfile(folder / f"{row.name}_strip.jpg", DOCS.parent / picture)
+        lines += [f"**{measure}**: {row.name.removeprefix('synthetic_')}", "", f"![worst {measure}]({picture})", ""]
+    DOCS.write_text(before + "\n".join([MARKERS[0], "", *lines, MARKERS[1]]) + after, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, nargs=2, default=(0, 16), metavar=("FIRST", "END"))
@@ -216,6 +243,7 @@ def main() -> None:
     parser.add_argument("--max-resolution", type=int, default=256)
     parser.add_argument("--texture", type=int, default=512)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--docs", action="store_true")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     if arguments.threads:
@@ -240,7 +268,11 @@ def main() -> None:
         print(
             f"{row.name}: vertex {row.vertex:.2f} mm, rotation {row.rotation:.2f}°, albedo {row.albedo:.1f} dB, relit {row.relit:.1f} dB"
         )
-    print(table([scores[name] for name in sorted(scores)]))
+    ordered = [scores[name] for name in sorted(scores)]
+    print(table(ordered))
+    if arguments.docs:
+        (DOCS.parent / "images").mkdir(exist_ok=True)
+        write_docs(ordered, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ COARSE = 4
 TONES = (60.0, 48.0, 35.0, 20.0, 0.0, -20.0, -45.0)
 """Typology angles that the people are drawn to, degrees: very light to dark."""
 YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 40.0, 14.0, 12.0
+METERED = 0.4
+"""Share of the face in what the camera meters: how far the exposure makes up for dark and light skin."""
 SKIN_HUE, SKIN_HUE_SD = (11.0, 16.0), (3.0, 3.0)
 """CIELAB a* and b* of facial skin of all tones and their spread."""
 READ_NOISE, SHOT_NOISE = 0.002, 1e-4
@@ -217,8 +219,8 @@ def _photograph(scene: Scene, model: MorphableModel, rng: np.random.Generator) -
     mask = np.zeros((scene.height, scene.width, 1), np.float32)
     mask[window] = _shrink(drawn.mask[0, ..., None].float()).numpy()
     bright = luminance(drawn.image[0][drawn.mask[0]])
-    # A meter half corrects for the subject; the 98th percentile stays below white.
-    exposure = 0.6 * np.log(0.30 / float(bright.mean())) + rng.normal(0.0, 0.15)
+    # A centre-weighted meter corrects for the subject in part; the 98th percentile stays below white.
+    exposure = METERED * np.log(0.30 / float(bright.mean())) + rng.normal(0.0, 0.15)
     exposure = float(min(exposure, np.log(0.92 / float(bright.sort().values[int(0.98 * len(bright))]))))
     white_balance = np.exp(np.array([scene.white_balance[0, 0], 0.0, scene.white_balance[0, 1]], np.float32))
     picture = (1.0 - mask) * _background(scene, mask[..., 0], white_balance, rng)
