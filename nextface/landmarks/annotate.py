@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nextface.errors import ModelError
+from nextface.landmarks.contour_points import ibug68
 from nextface.landmarks.detect import Detector, detector
 from nextface.landmarks.drawn_head import draw_head
 from nextface.landmarks.points import JAW, POINT_COUNTS, Landmarks
@@ -66,12 +67,15 @@ class View:
 def place(model: MorphableModel, convention: str, landmarks_model: str = "") -> LandmarkEmbedding:
     """The embedding of a convention, by the detector that speaks it, whichever one the settings name.
 
-    landmarks_model: a face_landmarker.task for MediaPipe. Raises ModelError for a convention that only files have.
+    The 68 points of files ("ibug68") follow from MediaPipe's. landmarks_model: a face_landmarker.task for MediaPipe. Raises
+    ModelError for an unknown convention.
     """
+    if convention == "ibug68":
+        found = model.landmarks.get("mediapipe") or place(model, "mediapipe", landmarks_model)
+        return ibug68(model, found)
     if convention not in ("mediapipe", "fan"):
         raise ModelError(
-            f"{model.name}: has no place for {convention} landmarks, and no detector here finds them; "
-            "give 478 mediapipe points, or use the open head"
+            f"{model.name}: {convention!r} landmarks cannot be placed on it; give 478 mediapipe or 68 ibug68 points"
         )
     return annotate(model, detector(convention, landmarks_model))
 

@@ -149,5 +149,5 @@ def test_place_asks_the_detector_of_the_convention(model, monkeypatch):
     monkeypatch.setattr(annotate_module, "detector", lambda kind, task: asked.append((kind, task)))
     monkeypatch.setattr(annotate_module, "annotate", lambda model, detector: "embedding")
     assert place(model, "fan", "m.task") == "embedding" and asked == [("fan", "m.task")]
-    with pytest.raises(ModelError, match="has no place for ibug68 landmarks"):
-        place(model, "ibug68")
+    with pytest.raises(ModelError, match="'dlib' landmarks cannot be placed.*68 ibug68"):
+        place(model, "dlib")

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from nextface.landmarks.annotate import annotate
+from nextface.landmarks.contour_points import connections, halves, ibug68, loops
 from nextface.landmarks.detect import detector
+from nextface.morphable.cache import embedding_of
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.morphable.open_head import read_open_head
-from open_head.contour_points import halves, ibug68, loops
 from open_head.writing import write_landmarks
 
 PARTING = {"mouth-open": 0.35}
@@ -26,9 +27,7 @@ def write_embeddings(path: Path) -> None:
     with h5py.File(path) as file:
         names = [name.decode() for name in file["expression/model/names"][:]]
     embedding = mediapipe_embedding(model, names)
-    contours = ibug68(
-        embedding, connections(), model.mean.numpy().astype(float), model.triangles.numpy(), facing_skin(model)
-    )
+    contours = _arrays(ibug68(model, embedding_of(embedding)))
     with h5py.File(path, "a") as file:
         write_landmarks(file, "mediapipe", embedding)
         write_landmarks(file, "ibug68", contours)
@@ -66,27 +65,6 @@ def inner_lips(model: MorphableModel, embedding: dict[str, np.ndarray]) -> list[
         return float(points[upper, 1].mean() - points[lower, 1].mean())
 
     return min(loops(connections()["lips"]), key=thickness)
-
-
-def connections() -> dict[str, frozenset[tuple[int, int]]]:
-    """MediaPipe's published contours."""
-    from mediapipe.python.solutions import face_mesh_connections as contours
-
-    return {
-        "lips": contours.FACEMESH_LIPS,
-        "left_eye": contours.FACEMESH_LEFT_EYE,
-        "right_eye": contours.FACEMESH_RIGHT_EYE,
-        "left_eyebrow": contours.FACEMESH_LEFT_EYEBROW,
-        "right_eyebrow": contours.FACEMESH_RIGHT_EYEBROW,
-        "face_oval": contours.FACEMESH_FACE_OVAL,
-    }
-
-
-def facing_skin(model: MorphableModel) -> np.ndarray:
-    """Vertices on which contour points may lie: skin in front of the ears, without neck, mouth and eyes. [V] bool"""
-    hidden = sum(model.regions[name] for name in ("ears", "neck", "mouth_interior", "eyes", "scalp"))
-    ears = model.mean[model.regions["ears"] > 0.5, 2]
-    return (np.asarray(hidden) < 0.6) & (model.mean[:, 2] > ears.max()).numpy()
 
 
 def _arrays(embedding: LandmarkEmbedding) -> dict[str, np.ndarray]:
