@@ -20,7 +20,7 @@ from nextface.export import debug_strip, notes, write
 from nextface.fitting.driver import FitRecord, checkpoint_path, run_stages
 from nextface.fitting.observation import Observation, observe
 from nextface.fitting.pose import start
-from nextface.landmarks import Landmarks, detector, read_photo
+from nextface.landmarks import Landmarks, read_photo
 from nextface.morphable import LandmarkEmbedding, MorphableModel, load_model
 from nextface.morphable.cache import model_key, with_landmarks
 from nextface.photo import Photo
@@ -158,12 +158,12 @@ def observation_of(photo: Photo, model: MorphableModel, config: OptimConfig) -> 
 
 
 def _with_convention(model: MorphableModel, convention: str, config: OptimConfig) -> MorphableModel:
-    """The model with an embedding of the photo's landmarks, annotated by the detector itself where the file has none."""
+    """The model with an embedding of the photo's landmarks, placed on the mean head where the file has none."""
 
     def place(bare: MorphableModel) -> LandmarkEmbedding:
-        from nextface.landmarks.annotate import annotate
+        from nextface.landmarks import annotate
 
-        return annotate(bare, detector(config.landmarks_detector_type, config.landmarks_model))
+        return annotate.place(bare, convention, config.landmarks_model)
 
     return with_landmarks(model, convention, place)
 

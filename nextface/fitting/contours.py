@@ -84,16 +84,16 @@ def picked(embedding: LandmarkEmbedding, triangles: Tensor, choice: Tensor) -> t
     return corners[row, choice], weights[row, choice]
 
 
-def visibility(
-    embedding: LandmarkEmbedding, model: MorphableModel, vertices_camera: Tensor, normals: Tensor, choice: Tensor
-) -> Tensor:
-    """How far each landmark's place is turned to the camera: 1 from 78° on, falling to 0.02 beyond the horizon.
+def visibility(embedding: LandmarkEmbedding, model: MorphableModel, vertices_camera: Tensor, choice: Tensor) -> Tensor:
+    """How far each landmark's side of the head is turned to the camera: 1 up to 53° away from it, falling to 0.02 at 84°.
 
-    Detectors put the points of the far side where they guess it to be.
-    vertices_camera and unit normals: camera space, [B, V, 3]; choice: [B, N] -> [B, N].
+    Detectors put the points of the far side where they guess it to be. Sides are directions from the middle between the
+    ears: the rims of lids and lips have normals of their own.
+    vertices_camera: camera space, [B, V, 3]; choice: [B, N] -> [B, N].
     """
     corners, weights = picked(embedding, model.triangles, choice)
     place = surface_points(vertices_camera, corners, weights)
-    normal = surface_points(normals, corners, weights)
-    cosine = -(normalize(normal, dim=-1) * normalize(place, dim=-1)).sum(-1)
-    return ((cosine + 0.1) / 0.3).clamp(0.02, 1.0)
+    ears = model.regions["ears"] / model.regions["ears"].sum()
+    middle = torch.einsum("v,bvc->bc", ears, vertices_camera)
+    cosine = -(normalize(place - middle[:, None], dim=-1) * normalize(place, dim=-1)).sum(-1)
+    return ((cosine - 0.1) / 0.5).clamp(0.02, 1.0)

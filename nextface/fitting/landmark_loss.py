@@ -9,7 +9,6 @@ from nextface.fitting import contours
 from nextface.fitting.observation import Observation
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
-from nextface.rendering.normals import vertex_normals
 
 # As a share of the landmarks' extent: a detector's own scatter is near 1%, and neighbouring points err together.
 POINT_SD = 0.014
@@ -46,8 +45,7 @@ class LandmarkLoss:
         """Choose contour candidates and weigh every landmark by how far it is turned to the camera."""
         model, embedding = self._model, self._embedding
         self._choice = contours.choose(embedding, model, vertices_camera, camera, self._choice)
-        normals = vertex_normals(vertices_camera, model.triangles)
-        self._visible = contours.visibility(embedding, model, vertices_camera, normals, self._choice)
+        self._visible = contours.visibility(embedding, model, vertices_camera, self._choice)
 
     def __call__(self, vertices_camera: Tensor, camera: Camera) -> Tensor:
         """Sum over images and landmarks. vertices `[B, V, 3]` -> scalar."""

@@ -17,7 +17,6 @@ from nextface.fitting.observation import Observation
 from nextface.fitting.progress import Progress
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.rendering.camera import Camera
-from nextface.rendering.normals import vertex_normals
 from nextface.scene import Scene, to_camera
 
 log = logging.getLogger(__name__)
@@ -311,5 +310,4 @@ def _rechoose(
     placed = to_camera(vertices, state.rotation.float(), state.translation.float())
     camera = Camera(state.log_focal.exp().float(), scene.principal, scene.height, scene.width)
     choice = contours.choose(embedding, model, placed, camera, choice)
-    normals = vertex_normals(placed, model.triangles)
-    return choice, contours.visibility(embedding, model, placed, normals, choice)
+    return choice, contours.visibility(embedding, model, placed, choice)

@@ -16,7 +16,7 @@ from nextface.fitting.light import EXPOSURE_SD, WHITE_BALANCE_SD
 from nextface.morphable.model import MorphableModel
 
 _DARKEST = 5e-3
-_COMPENSATION = 0.35
+_COMPENSATION = 0.3
 """Share of a skin's departure from the mean, in logs, that metering and the photographer take back by exposure."""
 _LARGEST_DEPARTURE = 1.0
 _STEPS = 20

@@ -32,22 +32,24 @@ log = logging.getLogger(__name__)
 
 MOVES = ("light", "exposure", "white_balance", "albedo", "shape", "expression", "rotation", "translation")
 
-# (share of the pixels per side, share of the iterations); no finer than _FINEST pixels: the statistical model holds no
-# detail beyond that.
-_LEVELS = ((0.25, 0.3), (0.5, 0.4), (1.0, 0.3))
+# (share of the pixels per side, share of the iterations, weight of the landmarks); no finer than _FINEST pixels: the
+# statistical model holds no detail beyond that. Landmarks lead at first and let the photo decide in the end.
+_LEVELS = ((0.25, 0.3, 1.0), (0.5, 0.4, 0.2), (1.0, 0.3, 0.1))
 _FINEST = 256
 _COARSEST = 48
 _LIGHT_ONLY = 0.25
 """Share of the iterations in which light and albedo move alone, as in NextFace."""
 
 _ROBUST_SCALE = 0.08
-_INDEPENDENT = 150.0
+_INDEPENDENT = 250.0
 """Residuals of neighbouring pixels err together: the photo counts as this many independent ones."""
 _SMALLEST = 1e-4
 """Mean robust residual below which a better fit means nothing: an eighth of a percent of noise."""
 
 _STOCK = 0.001
 """NextFace's own weights of landmarks and regularisers, which stand for those given here."""
+_EXPRESSION_SD = 0.3
+"""How far the photo may move the expression from the landmarks': beards, wrinkles and make-up shade like expressions."""
 _LIGHT_TRUST = 0.4
 """Lights of photos not among the prior's environments lie 1.3 standard deviations out on average."""
 
@@ -120,6 +122,7 @@ class _Level:
     camera: Camera
     inlier: Tensor
     skin: Tensor | None = None
+    landmarks: float = 1.0
 
 
 def fit_statistical(
@@ -166,8 +169,9 @@ def fit_statistical(
             )[..., 0]
         weight = believed * seen.pixels.pack(level.inlier)
         photo = _photo_cost(residual, weight, seen)
-        prior_cost = _prior_cost(unknowns, config)
-        landmark_cost = config.weight_landmarks_loss_step2 / _STOCK * landmarks(vertices, Camera.of(current))
+        prior_cost = _prior_cost(unknowns, scene.expression, config)
+        landmark_weight = level.landmarks * config.weight_landmarks_loss_step2 / _STOCK
+        landmark_cost = landmark_weight * landmarks(vertices, Camera.of(current))
         loss = photo + prior_cost + landmark_cost
         if not bool(torch.isfinite(loss)):
             return _stopped(progress, good)
@@ -225,10 +229,10 @@ def _share(scene: Scene, share: float) -> float:
 
 def _schedule(scene: Scene, observation: Observation, iterations: int) -> Iterator[tuple[int, _Level, bool]]:
     """Every iteration with its level, and whether it is the level's first."""
-    ends = [round(iterations * share) for share in _cumulative([share for _, share in _LEVELS])]
+    ends = [round(iterations * share) for share in _cumulative([share for _, share, _ in _LEVELS])]
     number = 0
-    for (share, _), end in zip(_LEVELS, ends, strict=True):
-        level = _level(scene, observation, _share(scene, share))
+    for (share, _, landmarks), end in zip(_LEVELS, ends, strict=True):
+        level = replace(_level(scene, observation, _share(scene, share)), landmarks=landmarks)
         first = True
         while number < end:
             yield number, level, first
@@ -282,13 +286,13 @@ def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:
     return 0.5 * _INDEPENDENT * (sums / weights.clamp_min(1.0) / _SMALLEST).log1p().sum()
 
 
-def _prior_cost(unknowns: _Unknowns, config: OptimConfig) -> Tensor:
-    """Half squared standard deviations of everything that has a prior."""
+def _prior_cost(unknowns: _Unknowns, expression: Tensor, config: OptimConfig) -> Tensor:
+    """Half squared standard deviations of everything that has a prior. expression: the pose stage's, [B, Ke]"""
     return 0.5 * (
         _LIGHT_TRUST * unknowns.latent.square().sum()
         + config.weight_albedo_reg / _STOCK * unknowns.albedo.square().sum()
         + config.weight_shape_reg / _STOCK * unknowns.shape.square().sum()
-        + config.weight_expression_reg / _STOCK * unknowns.expression.square().sum()
+        + config.weight_expression_reg / _STOCK * ((unknowns.expression - expression) / _EXPRESSION_SD).square().sum()
     )
 
 

@@ -101,7 +101,7 @@ def with_landmarks(
         logger.info("%s: placing the %s landmarks, once for this model", model.name, convention)
         return {name: tensor.cpu().numpy() for name, tensor in vars(place(model)).items()}
 
-    arrays = cached("landmarks-1", key, compute)
+    arrays = cached("landmarks-2", key, compute)
     return replace(model, landmarks={**model.landmarks, convention: embedding_of(arrays).to(model.device)})
 
 

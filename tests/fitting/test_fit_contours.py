@@ -18,7 +18,6 @@ from nextface.landmarks.points import Landmarks
 from nextface.morphable.model import MorphableModel
 from nextface.photo import Crop, Photo
 from nextface.rendering.camera import Camera
-from nextface.rendering.normals import vertex_normals
 from nextface.scene import Scene
 
 
@@ -101,9 +100,7 @@ def test_hidden_landmarks_weigh_little(head: MorphableModel):
         scene = turned(head, yaw)
         vertices = scene.vertices_camera(head)
         choice = contours.first_choice(embedding, 1)
-        weights.append(
-            contours.visibility(embedding, head, vertices, vertex_normals(vertices, head.triangles), choice)[0]
-        )
+        weights.append(contours.visibility(embedding, head, vertices, choice)[0])
     frontal, oblique = weights
     place = contours.surface_points(
         head.mean[None], *contours.picked(embedding, head.triangles, contours.first_choice(embedding, 1))
