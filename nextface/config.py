@@ -166,7 +166,9 @@ class OptimConfig:
     weight_landmarks_loss_step2: float = _weight(
         0.001, "optimization", "weight of the landmarks in the statistical stage"
     )
-    weight_landmarks_loss_step3: float = _weight(0.001, "optimization", "weight of the landmarks in the maps stage")
+    weight_landmarks_loss_step3: float = _weight(
+        0.001, "optimization", "kept for NextFace's files; without effect, since the maps stage does not move the mesh"
+    )
     weight_shape_reg: float = _weight(0.001, "optimization", "pull of the shape coefficients towards the mean")
     weight_expression_reg: float = _weight(0.001, "optimization", "pull of the expression coefficients towards neutral")
     weight_albedo_reg: float = _weight(0.001, "optimization", "pull of the albedo coefficients towards the mean")

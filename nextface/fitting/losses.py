@@ -23,11 +23,6 @@ def robust(distance_squared: Tensor, scale: float) -> Tensor:
     return scale * scale * (torch.sqrt(1.0 + distance_squared / (scale * scale)) - 1.0)
 
 
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Σ w·x / Σ w over all elements of two tensors of one shape; 0 when nothing has weight."""
-    return (values * weight).sum() / weight.sum().clamp_min(1e-6)
-
-
 def perceptual(residual: Tensor) -> Tensor:
     """Residuals on `encode`'s scale with their colour part halved.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nextface.fitting.losses import encode, perceptual, robust, weighted_mean
+from nextface.fitting.losses import encode, perceptual, robust
 
 
 @pytest.mark.grad
@@ -42,9 +42,3 @@ def test_perception_keeps_grey_and_halves_colour():
     assert torch.allclose(perceptual(grey), grey)
     colour = torch.tensor([[0.2, -0.1, -0.1]])
     assert torch.allclose(perceptual(colour), 0.5 * colour)
-
-
-def test_weighted_mean():
-    values, weight = torch.tensor([1.0, 5.0, 100.0]), torch.tensor([1.0, 3.0, 0.0])
-    assert float(weighted_mean(values, weight)) == pytest.approx(4.0)
-    assert float(weighted_mean(values, 0 * weight)) == 0.0
