@@ -11,6 +11,9 @@ from nextface.errors import InputError, MissingPackageError
 from nextface.landmarks.points import Landmarks
 from nextface.landmarks.search import MediapipeDetector
 
+INSTALL = "pip install scikit-image==0.25.2, then pip install --no-deps face-alignment==1.5.0"
+"""Without its dependencies: they hold opencv-python, a second `cv2` that overwrites MediaPipe's."""
+
 
 class FanDetector:
     """FAN's points within the faces that MediaPipe finds: its own face detector takes minutes on a large photo."""
@@ -45,8 +48,7 @@ def _network() -> Any:
         import face_alignment
     except ImportError as error:
         raise MissingPackageError(
-            f"landmarksDetectorType = fan needs the package face-alignment ({error}): pip install face-alignment, "
-            "or set it to mediapipe"
+            f"landmarksDetectorType = fan needs the package face-alignment ({error}): {INSTALL}; or set it to mediapipe"
         ) from error
     types = face_alignment.LandmarksType
     kind = types.THREE_D if hasattr(types, "THREE_D") else types._3D

@@ -47,7 +47,7 @@ def test_fan_points_lie_in_the_found_face(monkeypatch, portrait, portrait_points
 
 def test_fan_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "face_alignment", None)
-    with pytest.raises(MissingPackageError, match="pip install face-alignment") as caught:
+    with pytest.raises(MissingPackageError, match="pip install --no-deps face-alignment==") as caught:
         detector("fan")
     assert caught.value.exit_code == 5
 
