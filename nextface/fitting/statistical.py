@@ -30,11 +30,11 @@ from nextface.scene import Scene
 
 log = logging.getLogger(__name__)
 
-MOVES = ("light", "exposure", "white_balance", "albedo", "shape", "expression", "rotation", "translation")
+MOVES = ("light", "exposure", "white_balance", "albedo", "shape", "expression", "rotation", "translation", "focal")
 
 # (share of the pixels per side, share of the iterations, weight of the landmarks); no finer than _FINEST pixels: the
 # statistical model holds no detail beyond that. Landmarks lead at first and let the photo decide in the end.
-_LEVELS = ((0.25, 0.3, 1.0), (0.5, 0.4, 0.2), (1.0, 0.3, 0.1))
+_LEVELS = ((0.25, 0.3, 0.5), (0.5, 0.4, 0.1), (1.0, 0.3, 0.04))
 _FINEST = 256
 _COARSEST = 48
 _LIGHT_ONLY = 0.25
@@ -65,11 +65,12 @@ _RATES = {
     "expression": 0.03,
     "rotation": 0.004,
     "translation": 0.0005,
+    "zoom": 0.004,
 }
 """Adam steps: standard deviations, logs, radians; translation in shares of the distance."""
 
 
-_GEOMETRY = ("shape", "expression", "rotation", "translation")
+_GEOMETRY = ("shape", "expression", "rotation", "translation", "zoom")
 
 
 @dataclass
@@ -79,6 +80,7 @@ class _Unknowns:
     tone:        log of gain times mean skin albedo per channel, which the photo shows; `SkinTone` shares it out. [B, 3]
     albedo:      coefficients, of which the part counts that leaves the mean skin alone. [B, Ka]
     translation: as a share of the starting distance. [B, 3]
+    zoom:        log of the focal length and of the distance over the starting ones, so that the head keeps its size. [B]
     pivot:       middle of the face, about which the head turns: about the model's origin, far behind it, rotation and
                  translation would fight. Fixed. [3]
     """
@@ -90,6 +92,7 @@ class _Unknowns:
     expression: Tensor
     rotation: Tensor
     translation: Tensor
+    zoom: Tensor
     pivot: Tensor
 
     def scene(self, start: Scene, prior: LightPrior, skin: SkinTone, config: OptimConfig) -> Scene:
@@ -104,8 +107,16 @@ class _Unknowns:
             shape=self.shape,
             expression=self.expression,
             rotation=self.rotation,
-            translation=start.translation + self.translation * start.translation[:, 2:] + self._held_pivot(start),
+            translation=start.translation
+            + (self.translation + self._dolly()) * start.translation[:, 2:]
+            + self._held_pivot(start),
+            focal=start.focal * self.zoom.exp(),
         )
+
+    def _dolly(self) -> Tensor:
+        """Backwards along the optical axis by as much as the focal length grows. [B, 3]"""
+        growth = self.zoom.exp() - 1.0
+        return torch.stack([torch.zeros_like(growth), torch.zeros_like(growth), growth], -1)
 
     def _held_pivot(self, start: Scene) -> Tensor:
         """What keeps the pivot in place when the head turns about it instead of about the model's origin. [B, 3]"""
@@ -128,7 +139,7 @@ class _Level:
 def fit_statistical(
     scene: Scene, observation: Observation, model: MorphableModel, config: OptimConfig, progress: Progress
 ) -> Scene:
-    """Move `MOVES` so that the drawn head meets the photo; the focal length stays as the pose stage left it.
+    """Move `MOVES` so that the drawn head meets the photo.
 
     The objective is a negative log posterior: robust photo residuals on a perceptual scale, landmarks, and Gaussian
     priors of coefficients, light, exposure and white balance.
@@ -158,7 +169,8 @@ def fit_statistical(
         current = unknowns.scene(scene, prior, skin, config)
         with torch.set_grad_enabled(not light_only):
             vertices = current.vertices_camera(model)
-        colour, seen, normal = painter.draw(current, level.camera, vertices)
+        camera = Camera.of(current).resized(level.camera.height, level.camera.width)
+        colour, seen, normal = painter.draw(current, camera, vertices)
         residual = perceptual(encode(colour) - encode(seen.pixels.pack(level.image)))
         if level.skin is None:
             level.skin = skin_image(seen.pixels, level.image, observation)
@@ -169,7 +181,7 @@ def fit_statistical(
             )[..., 0]
         weight = believed * seen.pixels.pack(level.inlier)
         photo = _photo_cost(residual, weight, seen)
-        prior_cost = _prior_cost(unknowns, scene.expression, config)
+        prior_cost = _prior_cost(unknowns, scene, observation, config)
         landmark_weight = level.landmarks * config.weight_landmarks_loss_step2 / _STOCK
         landmark_cost = landmark_weight * landmarks(vertices, Camera.of(current))
         loss = photo + prior_cost + landmark_cost
@@ -180,11 +192,12 @@ def fit_statistical(
         if light_only:
             for name in _GEOMETRY:
                 getattr(unknowns, name).grad = None
+        unknowns.zoom.grad = _where_free(unknowns.zoom.grad, observation)
         optimiser.step()
         with torch.no_grad():
             unknowns.expression.clamp_(model.expression_lower, model.expression_upper)
             if number % _INLIER_EVERY == _INLIER_EVERY - 1:
-                landmarks.rechoose(vertices.detach(), Camera.of(scene))
+                landmarks.rechoose(vertices.detach(), Camera.of(current))
         progress.step(float(loss.detach()), lambda: unknowns.scene(scene, prior, skin, config).detached())
     result = unknowns.scene(scene, prior, skin, config).detached()
     return result if result.is_finite() else _stopped(progress, good)
@@ -217,6 +230,7 @@ def _start(
         expression=scene.expression.clone(),
         rotation=scene.rotation.clone(),
         translation=torch.zeros_like(scene.translation),
+        zoom=torch.zeros_like(scene.focal),
         pivot=(trust / trust.sum() * model.mean).sum(0),
     )
 
@@ -286,13 +300,17 @@ def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:
     return 0.5 * _INDEPENDENT * (sums / weights.clamp_min(1.0) / _SMALLEST).log1p().sum()
 
 
-def _prior_cost(unknowns: _Unknowns, expression: Tensor, config: OptimConfig) -> Tensor:
-    """Half squared standard deviations of everything that has a prior. expression: the pose stage's, [B, Ke]"""
+def _prior_cost(unknowns: _Unknowns, start: Scene, observation: Observation, config: OptimConfig) -> Tensor:
+    """Half squared standard deviations of everything that has a prior. start: what the pose stage left"""
+    focal = ((start.focal / observation.focal).log() + unknowns.zoom) / observation.focal_sd.clamp_min(1e-3)
     return 0.5 * (
         _LIGHT_TRUST * unknowns.latent.square().sum()
+        + focal.square().sum()
         + config.weight_albedo_reg / _STOCK * unknowns.albedo.square().sum()
         + config.weight_shape_reg / _STOCK * unknowns.shape.square().sum()
-        + config.weight_expression_reg / _STOCK * ((unknowns.expression - expression) / _EXPRESSION_SD).square().sum()
+        + config.weight_expression_reg
+        / _STOCK
+        * ((unknowns.expression - start.expression) / _EXPRESSION_SD).square().sum()
     )
 
 
@@ -304,3 +322,8 @@ def _decay(share: float) -> float:
 def _stopped(progress: Progress, good: Scene) -> Scene:
     progress.stop(f"the statistical stage diverged at iteration {len(progress.losses)}; kept the last good scene")
     return good
+
+
+def _where_free(gradient: Tensor | None, observation: Observation) -> Tensor | None:
+    """The focal length's gradient, zero where the focal length is to stay."""
+    return None if gradient is None else gradient * (observation.focal_sd > 0)

@@ -166,7 +166,7 @@ def test_the_objective_s_gradient_reaches_every_unknown(whole_objective, toy: Mo
 @pytest.mark.grad
 def test_reflectance_and_light_gradients_on_textured_skin(whole_objective, toy: MorphableModel):
     pairs = compared_gradients(toy, known_scene(toy, seed=2), known_scene(toy, seed=3))
-    for name in set(pairs) - {"shape", "expression", "rotation", "translation"}:
+    for name in set(pairs) - set(statistical._GEOMETRY):
         for analytic, numeric in pairs[name]:
             assert analytic == pytest.approx(numeric, rel=2e-4, abs=1e-4), name
 
@@ -237,8 +237,14 @@ def test_expression_units_stay_within_their_bounds(lit, head: MorphableModel):
     assert bool((lit.after.expression <= head.expression_upper).all())
 
 
-def test_the_focal_length_is_left_alone(lit):
-    assert torch.equal(lit.before.focal, lit.after.focal)
+def test_a_focal_length_given_as_fixed_stays(toy: MorphableModel, quick: OptimConfig):
+    portrait = portrait_of(known_scene(toy, seed=2), toy)
+    scene = known_scene(toy, seed=3)
+    config = replace(quick, iter_step2=12)
+    for spread, stays in ((0.0, True), (0.4, False)):
+        observation = replace(portrait.observation, focal_sd=torch.full_like(portrait.observation.focal_sd, spread))
+        found = fit_statistical(scene, observation, toy, config, Progress("s", 1))
+        assert torch.equal(scene.focal, found.focal) == stays
 
 
 @pytest.mark.parametrize("when", [0, 5, 25])
