@@ -45,7 +45,7 @@ STAGES = (
 
 @dataclass
 class FitRecord:
-    """What the stages left behind: loss curves, seconds, and why a stage ended early (by stage name)."""
+    """What the stages left behind: loss curves, seconds without debug pictures, and why a stage ended early (by stage name)."""
 
     losses: dict[str, list[float]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
@@ -97,7 +97,7 @@ def run_stages(
         finally:
             progress.close()
         record.losses[stage.name] = progress.losses
-        record.timings[stage.name] = time.perf_counter() - began
+        record.timings[stage.name] = time.perf_counter() - began - progress.watched
         if progress.stopped:
             record.stopped[stage.name] = progress.stopped
         if folder is not None:

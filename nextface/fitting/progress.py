@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,13 +16,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """One stage's loss per iteration, its tqdm bar, and the reason if it had to stop early."""
+    """One stage's loss per iteration, its tqdm bar, the reason if it had to stop early, and seconds spent on watchers."""
 
     name: str
     total: int
     quiet: bool = True
     losses: list[float] = field(default_factory=list)
     stopped: str | None = None
+    watched: float = 0.0
 
     def __post_init__(self) -> None:
         self._every = 1
@@ -35,7 +37,9 @@ class Progress:
     def step(self, loss: float, scene: Callable[[], Scene] | None = None) -> None:
         """Record one iteration's loss; `scene` makes the scene so far when somebody watches."""
         if scene is not None and self._call is not None and len(self.losses) % self._every == 0:
+            began = time.perf_counter()
             self._call(len(self.losses), scene())
+            self.watched += time.perf_counter() - began
         self.losses.append(loss)
         self._bar.update()
         if len(self.losses) % 10 == 1:
