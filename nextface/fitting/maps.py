@@ -55,6 +55,8 @@ _MARGIN = 3.0
 _COVERED = 0.4
 """Share of the map's texels that a photo shows, about."""
 _SEEN = 0.5
+_DOUBT = (0.2, 0.45)
+"""Weights between which a pixel begins to count."""
 _GRAZING = (0.15, 0.4)
 """Cosines to the viewer between which a surface begins to count."""
 
@@ -95,7 +97,7 @@ def fit_maps(
         residual = encode(_shade(values, surface, radiance)) - target
         if number == 0:
             inlier = inlier_weight(residual.detach(), believed, surface.seen.pixels)
-            weight = believed * torch.maximum(inlier, exempt)
+            weight = _decided(believed * torch.maximum(inlier, exempt))
         loss = _photo_cost(residual, values, weight)
         if not bool(torch.isfinite(loss)):
             progress.stop(f"the maps stage diverged at iteration {number}; kept the last good maps")
@@ -148,6 +150,12 @@ def _believed(surface: _Surface, observation: Observation, model: MorphableModel
     usable = pixels.pack(observation.valid & unclipped(observation.image))
     own = pixels.pack(skin_image(pixels, observation.image, observation))
     return region * ((facing - low) / (high - low)).clamp(0.0, 1.0) * usable * torch.maximum(own, exempt)
+
+
+def _decided(weight: Tensor) -> Tensor:
+    """Weights with the doubtful ones dropped: half a hair is no skin. [P]"""
+    low, high = _DOUBT
+    return weight * ((weight - low) / (high - low)).clamp(0.0, 1.0)
 
 
 def _shade(values: Tensor, surface: _Surface, radiance: Tensor) -> Tensor:
