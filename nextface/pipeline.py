@@ -125,7 +125,6 @@ class _Run:
         self, photo: Photo, config: OptimConfig, model: MorphableModel | None, checkpoint: Path | str | None
     ) -> None:
         device = fallback_device(config)
-        torch.manual_seed(config.seed)
         self.photo = photo
         self.config = config
         model = model or load_model(paths.model_folder(config.path), config.trim_pca)

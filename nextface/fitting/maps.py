@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, replace
 
@@ -31,8 +30,6 @@ from nextface.rendering.texture import TextureLookup
 from nextface.scene import Scene
 from nextface.textures import COARSEST, MAP_CHANNELS, LaplacianTexture, SkinMaps
 
-log = logging.getLogger(__name__)
-
 MOVES = ("maps",)
 
 _SLICES = {"diffuse": slice(0, 3), "specular": slice(3, 4), "roughness": slice(4, 5), "normal": slice(5, 7)}
@@ -51,7 +48,10 @@ levels by the square root of their texels' side less, as in natural images; and 
 _NORMAL_FROM = 64
 """Coarser structure of the surface is the mesh's, not the normal map's."""
 _EPSILON = 0.3
+"""Share of the typical gradient below which a texel moves in proportion instead of at full rate."""
 _MARGIN = 3.0
+"""Gain on the blurred regions that are allowed a look of their own: how far they widen."""
+_KEEP_EVERY = 20
 _COVERED = 0.4
 """Share of the map's texels that a photo shows, about."""
 _SEEN = 0.5
@@ -103,6 +103,8 @@ def fit_maps(
             progress.stop(f"the maps stage diverged at iteration {number}; kept the last good maps")
             levels = good
             break
+        if number % _KEEP_EVERY == 0:
+            good = [level.detach().clone() for level in levels]
         gradients = torch.autograd.grad(loss, leaves)
         decay = 0.5 + 0.5 * math.cos(math.pi * number / config.iter_step3)
         for level, optimiser, gradient in zip(levels, optimisers, gradients, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,8 +17,6 @@ from nextface.fitting.progress import Progress
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.scene import Scene, to_camera
-
-log = logging.getLogger(__name__)
 
 MOVES = ("shape", "expression", "rotation", "translation", "focal")
 

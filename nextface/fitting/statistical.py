@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,8 +27,6 @@ from nextface.rendering.fragments import Fragments
 from nextface.rendering.render import to_view
 from nextface.scene import Scene
 
-log = logging.getLogger(__name__)
-
 MOVES = ("light", "exposure", "white_balance", "albedo", "shape", "expression", "rotation", "translation", "focal")
 
 # (share of the pixels per side, share of the iterations, weight of the landmarks); no finer than _FINEST pixels: the
@@ -44,7 +41,7 @@ _ROBUST_SCALE = 0.08
 _INDEPENDENT = 250.0
 """Residuals of neighbouring pixels err together: the photo counts as this many independent ones."""
 _SMALLEST = 1e-4
-"""Mean robust residual below which a better fit means nothing: an eighth of a percent of noise."""
+"""Mean robust residual below which a better fit means nothing: an error of 1.4% on the perceptual scale."""
 
 _STOCK = 0.001
 """NextFace's own weights of landmarks and regularisers, which stand for those given here."""
