@@ -13,9 +13,9 @@ from torch.nn.functional import grid_sample, interpolate
 from nextface.export.images import encode_linear, encode_srgb, feathered, jpeg, to_pillow
 from nextface.export.result import PhotoResult
 from nextface.photo import Photo
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.bake import bake
 from nextface.rendering.camera import Camera
-from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.fragments import fragments
 from nextface.rendering.render import render
 from nextface.scene import Scene
@@ -106,7 +106,7 @@ def _depth(result: PhotoResult) -> Tensor:
     """Depth of the nearest surface in the crop, mm, 0 where nothing is. [H, W]"""
     scene = enlarged(result.scene, LARGEST_DRAWING)
     camera, vertices = Camera.of(scene), result.vertices_camera[None]
-    pixels = CpuRasterizer().visible_triangles(vertices, result.model.triangles, camera)
+    pixels = rasterizer_for(vertices.device).visible_triangles(vertices, result.model.triangles, camera)
     depth = fragments(vertices, result.model.triangles, pixels, camera).interpolate(vertices[..., 2:])
     return pixels.unpack(depth)[0, ..., 0]
 

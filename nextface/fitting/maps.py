@@ -17,8 +17,8 @@ from nextface.fitting.outliers import inlier_weight, map_trust, skin_image, smoo
 from nextface.fitting.progress import Progress
 from nextface.fitting.texels import Penalties, TexelAdam
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
-from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.fragments import Fragments, fragments
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.render import to_view
@@ -122,7 +122,7 @@ def _surface(scene: Scene, model: MorphableModel, resolution: int) -> _Surface:
     with torch.no_grad():
         camera = Camera.of(scene)
         vertices = scene.vertices_camera(model)
-        pixels = CpuRasterizer().visible_triangles(vertices, model.triangles, camera)
+        pixels = rasterizer_for(vertices.device).visible_triangles(vertices, model.triangles, camera)
         seen = fragments(vertices, model.triangles, pixels, camera)
         view = to_view(vertices)
         rays = camera.rays(pixels.image, pixels.row, pixels.column)

@@ -21,8 +21,8 @@ from nextface.fitting.outliers import fit_trust, inlier_weight, skin_image, uncl
 from nextface.fitting.progress import Progress
 from nextface.fitting.skin_tone import SkinTone
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
-from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.fragments import Fragments
 from nextface.rendering.render import to_view
 from nextface.scene import Scene
@@ -141,7 +141,7 @@ def fit_statistical(
     The objective is a negative log posterior: robust photo residuals on a perceptual scale, landmarks, and Gaussian
     priors of coefficients, light, exposure and white balance.
     """
-    painter = Painter(model, CpuRasterizer())
+    painter = Painter(model, rasterizer_for(scene.shape.device))
     prior = light_prior(scene.bands)
     scene = scene.detached()
     trust = fit_trust(model)

@@ -22,8 +22,8 @@ from nextface.landmarks.drawn_head import draw_head
 from nextface.landmarks.points import JAW, POINT_COUNTS, Landmarks
 from nextface.landmarks.reliability import weigh
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
-from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.normals import vertex_normals
 from nextface.scene import Scene, to_camera
 
@@ -132,7 +132,9 @@ def _look(model: MorphableModel, detector: Detector, yaw: float, pitch: float, c
 
 def view_of(model: MorphableModel, scene: Scene, face: Landmarks, yaw: float, pitch: float, count: int) -> View:
     """A drawn head together with the landmarks found on it. Oblique views weigh less: detectors slip there."""
-    pixels = CpuRasterizer().visible_triangles(scene.vertices_camera(model), model.triangles, Camera.of(scene))
+    pixels = rasterizer_for(model.mean.device).visible_triangles(
+        scene.vertices_camera(model), model.triangles, Camera.of(scene)
+    )
     triangle = torch.full((scene.height, scene.width), -1, dtype=torch.int64)
     triangle[pixels.row, pixels.column] = pixels.triangle
     found, trust = torch.zeros(count, 2), torch.zeros(count)

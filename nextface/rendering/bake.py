@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
-from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.fragments import Fragments, fragments, interpolate
 from nextface.textures import upsample
 
@@ -19,7 +19,7 @@ def uv_fragments(model: MorphableModel, resolution: int) -> Fragments:
     flat = torch.stack([u * resolution, (1.0 - v) * resolution, torch.ones_like(u)], -1)
     vertices = 2.0 * flat[None]  # anywhere beyond the near plane; with focal length 1 the projection is the identity
     camera = Camera(vertices.new_ones(1), vertices.new_zeros(1, 2), resolution, resolution)
-    texels = CpuRasterizer().visible_triangles(vertices, model.uv_triangles, camera)
+    texels = rasterizer_for(vertices.device).visible_triangles(vertices, model.uv_triangles, camera)
     return fragments(vertices, model.uv_triangles, texels, camera)
 
 

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.antialias import MeshEdges, antialias
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
-from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.fragments import fragments
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.raster import Rasterizer, VisiblePixels
@@ -72,7 +72,7 @@ def render(
     """
     camera = Camera.of(scene)
     vertices = scene.vertices_camera(model)
-    pixels = (rasterizer or CpuRasterizer()).visible_triangles(vertices, model.triangles, camera)
+    pixels = (rasterizer or rasterizer_for(vertices.device)).visible_triangles(vertices, model.triangles, camera)
     covered = fragments(vertices, model.triangles, pixels, camera)
     vertices_view = to_view(vertices)
     normals = vertex_normals(vertices_view, model.triangles)
