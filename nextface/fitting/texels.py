@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextface.rendering.jit import compiled
+
 BETAS = (0.9, 0.95)
 
 
@@ -53,7 +55,7 @@ class TexelAdam:
         self._count += 1
         first_bias, second_bias = (1.0 - beta**self._count for beta in BETAS)
         rate = self._rate * (decay / first_bias)
-        step = adam_kernel if self.level.device.type == "cpu" else adam_torch
+        step = adam_kernel if compiled(self.level) else adam_torch
         penalties = self._penalties
         step(
             self.level,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.jit import array, compiled, kernel
 from nextface.rendering.raster import VisiblePixels
 
 _SIDE = math.exp(-0.5)
@@ -20,7 +20,7 @@ def blur(values: Tensor, pixels: VisiblePixels) -> Tensor:
 
     values: [P, C] -> [P, C]. Separable: (e^-½, 1, e^-½) along rows, then along columns, each renormalised.
     """
-    if values.device.type != "cpu":
+    if not compiled(values):
         return blur_torch(values, pixels)
     return _Blur.apply(values, pixels.neighbours)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nextface.rendering.camera import Camera
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.jit import array, compiled, kernel
 from nextface.rendering.raster import VisiblePixels
 
 
@@ -53,7 +53,7 @@ def barycentrics(vertices_camera: Tensor, corners: Tensor, pixels: VisiblePixels
     with Σ b_i u_i = 0 are b_i ∝ u_j × u_k. Nothing is divided by z and millimetres are subtracted before they are multiplied,
     which keeps single precision.
     """
-    if vertices_camera.device.type != "cpu":
+    if not compiled(vertices_camera):
         return barycentrics_torch(vertices_camera, corners, pixels, camera)
     return _Barycentrics.apply(
         vertices_camera, camera.focal, camera.principal, corners, pixels.image, pixels.row, pixels.column
@@ -72,7 +72,7 @@ def barycentrics_torch(vertices_camera: Tensor, corners: Tensor, pixels: Visible
 
 def interpolate(attributes: Tensor, image: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
     """Σ_k weights[:, k] · attributes[image, corners[:, k]], `[P, C]`. attributes: [B|1, V, C]."""
-    if attributes.device.type != "cpu":
+    if not compiled(attributes):
         return interpolate_torch(attributes, image, corners, weights)
     return _Interpolate.apply(attributes, weights, image, corners)
 

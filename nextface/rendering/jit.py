@@ -1,12 +1,13 @@
 """Compiled CPU kernels: one decorator and the views they work on.
 
 Kernels run on one thread in a fixed order, so that the same input gives the same bytes. Each has a plain torch twin, which
-also serves every device other than the CPU.
+also serves every device other than the CPU; `compiled` is the one place that chooses between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -25,3 +26,22 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def array(tensor: Tensor) -> np.ndarray:
     """A contiguous numpy view (or copy, when not contiguous) of a CPU tensor, without its gradient."""
     return tensor.detach().contiguous().numpy()
+
+
+_kernels_on = True
+
+
+def compiled(tensor: Tensor) -> bool:
+    """Whether the compiled kernel works on this tensor; else its plain torch twin does."""
+    return _kernels_on and tensor.device.type == "cpu"
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Take the twins on the CPU too, as an accelerator would: for tests and benchmarks. Holds for all threads."""
+    global _kernels_on
+    before, _kernels_on = _kernels_on, False
+    try:
+        yield
+    finally:
+        _kernels_on = before

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.jit import array, compiled, kernel
 
 _SMALLEST = 1e-12
 
@@ -17,7 +17,7 @@ def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
 
     vertices: [B, V, 3]; triangles: [T, 3] int64 -> [B, V, 3]. A vertex of no or of degenerate triangles gets zero.
     """
-    if vertices.device.type != "cpu":
+    if not compiled(vertices):
         return vertex_normals_torch(vertices, triangles)
     return _VertexNormals.apply(vertices, triangles)
 

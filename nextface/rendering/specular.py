@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import normalize
 
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.jit import array, compiled, kernel
 
 NODES = 33
 TABLE_BANDS = 10
@@ -56,7 +56,7 @@ def lobes(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> L
     normal, to_viewer: unit, same frame, [P, 3]; roughness: perceptual, [P, 1]; bands ≤ 10. Roughness and n·v are held within
     0..1.
     """
-    if normal.device.type != "cpu":
+    if not compiled(normal):
         return lobes_torch(normal, to_viewer, roughness, bands)
     return Lobes(*_Lobes.apply(normal, to_viewer, roughness, bands))
 

@@ -11,7 +11,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments, interpolate
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.jit import array, compiled, kernel
 from nextface.textures import COARSEST, LaplacianTexture, upsample
 
 
@@ -59,7 +59,7 @@ class TextureLookup:
 
     def lookup(self, texture: LaplacianTexture) -> Tensor:
         """Map values at every covered pixel. Texture of B images or 1 shared; differentiable in its levels. -> [P, C]"""
-        if self.uv.device.type != "cpu":
+        if not compiled(self.uv):
             return self.lookup_torch(texture)
         return _Lookup.apply(self.texel, self.across, self.down, self.own, self.image, *texture.levels)
 

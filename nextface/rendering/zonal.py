@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nextface.rendering.basis import band_of, basis_tables, sh_basis
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.jit import array, compiled, kernel
 
 _BLOCK = 64
 
@@ -31,7 +31,7 @@ def filtered_light(directions: Tensor, coefficients: Tensor, image: Tensor, zona
     directions: unit, view frame, [P, 3]; coefficients: [B, L, 3]; image: ascending, [P];
     zonal: K_l per pixel, [P, bands], or None for 1 everywhere.
     """
-    if directions.device.type != "cpu":
+    if not compiled(directions):
         return filtered_light_torch(directions, coefficients, image, zonal)
     return _FilteredLight.apply(directions, coefficients, zonal, image)
 
