@@ -14,21 +14,40 @@ from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments, fragments
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.raster import Rasterizer
-from nextface.rendering.render import to_view
-from nextface.rendering.sh import irradiance
-from nextface.rendering.shading import shade_diffuse, shade_specular
+from nextface.rendering.render import to_view, viewing_directions
+from nextface.rendering.shading import shade
+from nextface.rendering.transport import COARSE_DIRECTIONS, Shadow, Transport, viewers
 from nextface.scene import Scene
 
 _DARKEST = 1e-3
+_MOVED = 0.5
+"""mm that a vertex may move before the self-shadowing is computed again."""
 
 
 class Painter:
-    """Draws a model; keeps what depends on the mesh alone."""
+    """Draws a model; keeps what depends on the mesh alone, and the self-shadowing of the last shape that it was told of."""
 
     def __init__(self, model: MorphableModel, rasterizer: Rasterizer) -> None:
         self.model = model
         self.rasterizer = rasterizer
         self._edges = MeshEdges.of(model.triangles)
+        self._shaded: Tensor | None = None
+        self._transport: Transport | None = None
+        self._open_lobe = Tensor()
+
+    def update_shadows(self, scene: Scene) -> None:
+        """Draw with the self-shadowing of the scene's shape from now on. It is constant in shape and viewpoint until the next
+        call, and follows the light and the head's rotation."""
+        with torch.no_grad():
+            model = self.model
+            vertices = scene.vertices_model(model)
+            if self._shaded is None or bool((vertices - self._shaded).abs().max() > _MOVED):
+                self._shaded = vertices
+                self._transport = Transport.of_head(scene, model, COARSE_DIRECTIONS)
+            assert self._transport is not None
+            self._open_lobe = self._transport.unblocked_lobe(
+                viewers(scene.vertices_camera(model), scene.head_rotation()), model.roughness_mean[None]
+            )
 
     def draw(self, scene: Scene, camera: Camera, vertices: Tensor) -> tuple[Tensor, Fragments, Tensor]:
         """Draw the statistical head. Shape and pose have gradients through shading and silhouettes, not through albedo that
@@ -45,11 +64,14 @@ class Painter:
         specular = model.specular(scene.albedo).expand(scene.batch, -1, -1)
         roughness = model.roughness_mean.expand(scene.batch, -1, -1)
         normal = normalize(seen.interpolate(normals), dim=-1)
-        held = replace(seen, barycentric=seen.barycentric.detach())
-        skin = held.interpolate(torch.cat([albedo, specular, roughness], -1))
-        diffuse, weight, rough = skin[:, :3].clamp_min(_DARKEST), skin[:, 3:4].clamp(0.0, 1.0), skin[:, 4:5]
         radiance = scene.radiance()
-        to_viewer = -to_view(normalize(camera.rays(pixels.image, pixels.row, pixels.column), dim=-1))
-        colour = shade_diffuse(diffuse, irradiance(normal, radiance, pixels.image).clamp_min(0.0))
-        colour = colour + shade_specular(normal, to_viewer, weight, rough, radiance, pixels.image)
+        attributes = [albedo, specular, roughness]
+        if self._transport is not None:
+            attributes += [self._transport.shadow(radiance, scene.head_rotation()), self._open_lobe]
+        held = replace(seen, barycentric=seen.barycentric.detach())
+        skin = held.interpolate(torch.cat(attributes, -1))
+        diffuse, weight, rough = skin[:, :3].clamp_min(_DARKEST), skin[:, 3:4].clamp(0.0, 1.0), skin[:, 4:5]
+        shadow = None if self._transport is None else Shadow(skin[:, 5:8], skin[:, 8:])
+        to_viewer = viewing_directions(pixels, camera)
+        colour = shade(normal, to_viewer, diffuse, weight, rough, radiance, pixels.image, shadow)
         return antialias(colour, seen, vertices, camera, self._edges), seen, normal

@@ -12,17 +12,15 @@ from torch.nn.functional import normalize
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.antialias import MeshEdges, antialias
 from nextface.rendering.backend import rasterizer_for
-from nextface.rendering.camera import Camera
+from nextface.rendering.camera import CAMERA_TO_VIEW, Camera
 from nextface.rendering.fragments import fragments
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.raster import Rasterizer, VisiblePixels
-from nextface.rendering.sh import irradiance
-from nextface.rendering.shading import shade
+from nextface.rendering.shading import incoming, shade
 from nextface.rendering.tangents import pixel_frames
 from nextface.rendering.texture import TextureLookup
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene
-
-CAMERA_TO_VIEW = (1.0, -1.0, -1.0)
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Rendering:
     specular:     Fresnel weight w. C = 1
     roughness:    perceptual roughness r. C = 1
     normal:       unit shading normal in the view frame (x right, y up, z to the viewer). C = 3
-    illumination: diffuse shading of a white skin, E/π. C = 3
+    illumination: diffuse shading of a white skin, shadows included, E/π. C = 3
     """
 
     mask: Tensor
@@ -63,11 +61,13 @@ def render(
     rasterizer: Rasterizer | None = None,
     *,
     radiance: Tensor | None = None,
+    transport: Transport | None = None,
     maps: bool = True,
 ) -> Rendering:
     """Draw a scene at `scene.height` × `scene.width`.
 
     radiance: another light than the scene's own, SH coefficients in the view frame. [B, L, 3]
+    transport: the head's self-shadowing, none if left out
     maps:     use the scene's skin maps where it has them; False draws the statistical skin.
     """
     camera = Camera.of(scene)
@@ -89,9 +89,11 @@ def render(
     diffuse, specular, roughness = diffuse.clamp(0.0, 1.0), specular.clamp(0.0, 1.0), roughness.clamp(0.05, 1.0)
     light = scene.radiance() if radiance is None else radiance
     to_viewer = viewing_directions(pixels, camera)
-    colours = shade(normal, to_viewer, diffuse, specular, roughness, light, pixels.image)
+    rotation = scene.head_rotation()
+    rough = model.roughness_mean[None]
+    shadow = None if transport is None else transport.cast(covered, vertices, rotation, light, rough)
+    colours = shade(normal, to_viewer, diffuse, specular, roughness, light, pixels.image, shadow)
     colours = antialias(colours, covered, vertices, camera, MeshEdges.of(model.triangles))
-    incoming = irradiance(normal, light, pixels.image).clamp_min(0.0)
     return Rendering(
         mask=pixels.unpack(torch.ones_like(roughness))[..., 0] > 0,
         image=pixels.unpack(colours),
@@ -99,5 +101,5 @@ def render(
         specular=pixels.unpack(specular),
         roughness=pixels.unpack(roughness),
         normal=pixels.unpack(normal),
-        illumination=pixels.unpack(incoming / math.pi),
+        illumination=pixels.unpack(incoming(normal, light, pixels.image, shadow) / math.pi),
     )

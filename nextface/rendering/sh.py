@@ -51,6 +51,28 @@ def irradiance(normals_view: Tensor, radiance: Tensor, image: Tensor) -> Tensor:
     return filtered_light(normals_view, scale_bands(radiance, cosine_coefficients(bands)), image)
 
 
+def rotation_matrix(rotation: Tensor, bands: int) -> Tensor:
+    """What a rotation does to SH coefficients: the light c seen in rotated axes, light'(ω) = light(R ω), has coefficients D c.
+
+    A rotated light stays within its bands, so D follows exactly from its values at enough directions. Differentiable.
+    rotation: [B, 3, 3] -> [B, bands², bands²]
+    """
+    directions, inverse = (part.to(rotation) for part in _sampling(bands))
+    turned = directions @ rotation.mT
+    return inverse @ sh_basis(turned.flatten(0, 1), bands).unflatten(0, turned.shape[:2])
+
+
+@lru_cache
+def _sampling(bands: int) -> tuple[Tensor, Tensor]:
+    """Directions `[N, 3]`, and the matrix `[bands², N]` that turns a light's values there into its coefficients."""
+    count = 3 * bands * bands
+    number = torch.arange(count, dtype=torch.float64)
+    z, angle = 1.0 - (2.0 * number + 1.0) / count, number * math.pi * (3.0 - math.sqrt(5.0))
+    radius = (1.0 - z * z).sqrt()
+    directions = torch.stack([radius * angle.cos(), radius * angle.sin(), z], -1)
+    return directions, torch.linalg.pinv(sh_basis(directions, bands))
+
+
 def environment_directions(height: int, device: torch.device | str | None = None) -> Tensor:
     """Directions of the pixels of an equirectangular map, view frame. `[H, 2H, 3]`.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nextface.rendering.sh import irradiance
 from nextface.rendering.specular import TABLE_BANDS, lobes
+from nextface.rendering.transport import Shadow
 from nextface.rendering.zonal import filtered_light
 
 
@@ -40,8 +41,16 @@ def shade(
     roughness: Tensor,
     radiance: Tensor,
     image: Tensor,
+    shadow: Shadow | None = None,
 ) -> Tensor:
     """Diffuse plus specular reflection, `[P, 3]` linear RGB. diffuse: albedo, [P, 3]; the rest as in `shade_specular`."""
-    incoming = irradiance(normal, radiance, image).clamp_min(0.0)
     reflected = shade_specular(normal, to_viewer, specular, roughness, radiance, image)
-    return shade_diffuse(diffuse, incoming) + reflected
+    if shadow is not None:
+        reflected = reflected * shadow.lobe
+    return shade_diffuse(diffuse, incoming(normal, radiance, image, shadow)) + reflected
+
+
+def incoming(normal: Tensor, radiance: Tensor, image: Tensor, shadow: Shadow | None = None) -> Tensor:
+    """Irradiance, self-shadowed where a shadow is given, not below 0. `[P, 3]`; a constant light 1 gives π."""
+    arriving = irradiance(normal, radiance, image)
+    return (arriving if shadow is None else arriving + shadow.irradiance).clamp_min(0.0)

@@ -1,0 +1,147 @@
+"""Self-shadowing under SH light: what the head's own surface takes from the light that reaches each vertex.
+
+Precomputed radiance transfer (Sloan, Kautz & Snyder 2002) of the difference between the shadowed and the unshadowed head:
+where nothing is blocked the difference is exactly zero, and what is left is smooth enough to live at vertices. It is held
+in the head's own frame, so that it follows a turning head and changes with the shape alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nextface.morphable.model import MorphableModel
+from nextface.rendering.basis import band_of, sh_basis
+from nextface.rendering.camera import CAMERA_TO_VIEW
+from nextface.rendering.fragments import Fragments
+from nextface.rendering.normals import vertex_normals
+from nextface.rendering.sh import rotation_matrix
+from nextface.rendering.specular import TABLE_BANDS, lobes
+from nextface.rendering.visibility import blocked, sphere_directions
+from nextface.scene import Scene
+
+DIRECTIONS = 256
+COARSE_DIRECTIONS = 128
+"""Directions of a fine transport and of one that is made often: under a hard light 2% and 3% off a very fine one."""
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What self-shadowing changes at covered pixels. irradiance: its change, [P, 3]; lobe: open share, [P, 1]."""
+
+    irradiance: Tensor
+    lobe: Tensor
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The light that a head blocks from itself. No gradient reaches the shape.
+
+    irradiance: what unit SH coefficients (head frame: model axes) lose of the irradiance max(n·ω, 0), ≤ 0 for l = 0. [B, V, L]
+    hidden:     SH coefficients of the blocked part of the hemisphere about the normal, at most 10 bands. [B, V, L']
+    normals:    unit vertex normals, model axes. [B, V, 3]
+    """
+
+    irradiance: Tensor
+    hidden: Tensor
+    normals: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        vertices_model: Tensor,
+        triangles: Tensor,
+        bands: int,
+        directions: int = DIRECTIONS,
+        receivers: Tensor | None = None,
+    ) -> Transport:
+        """From the vertices' places in the head, mm.
+
+        vertices_model: [B, V, 3]; triangles: [T, 3]; receivers: share of its shadow that a vertex shows, all if left out, [V, 1]
+        """
+        with torch.no_grad():
+            normals = vertex_normals(vertices_model, triangles)
+            toward = sphere_directions(directions).to(normals)
+            basis = sh_basis(toward, bands) * (4.0 * math.pi / directions)
+            low = min(bands, TABLE_BANDS) ** 2
+            lost, hidden = [], []
+            for vertices, normal in zip(vertices_model, normals, strict=True):
+                shares = blocked(vertices, normal, triangles, toward)
+                if receivers is not None:
+                    shares = shares * receivers
+                lost.append(-(shares * (normal @ toward.T)) @ basis)
+                hidden.append(shares @ basis[:, :low])
+            return cls(torch.stack(lost), torch.stack(hidden), normals)
+
+    @classmethod
+    def of_head(cls, scene: Scene, model: MorphableModel, directions: int = DIRECTIONS) -> Transport:
+        """Of a scene's head. The lining of its mouth shows no shadow: the teeth that a photo shows stand in front of it."""
+        receivers = 1.0 - model.regions["mouth_interior"][:, None] if "mouth_interior" in model.regions else None
+        return cls.of(scene.vertices_model(model), model.triangles, scene.bands, directions, receivers)
+
+    def shadow(self, radiance: Tensor, rotation: Tensor) -> Tensor:
+        """Change of the irradiance at every vertex, `[B, V, 3]`; linear in the light, differentiable in light and rotation.
+
+        radiance: SH coefficients of as many bands, view frame, [B, L, 3]; rotation: of the head in the view frame, [B, 3, 3]
+        """
+        return self.irradiance @ (rotation_matrix(rotation, math.isqrt(radiance.shape[1])) @ radiance)
+
+    def unblocked_lobe(self, to_viewer: Tensor, roughness: Tensor) -> Tensor:
+        """Share of the specular lobe that the head leaves open at every vertex, `[B, V, 1]` in 0..1.
+
+        to_viewer: unit, model axes, [B, V, 3]; roughness: perceptual, [B|1, V, 1]
+        """
+        with torch.no_grad():
+            bands = math.isqrt(self.hidden.shape[2])
+            normals = self.normals.flatten(0, 1)
+            rough = roughness.expand(len(self.normals), -1, -1).flatten(0, 1)
+            lobe = lobes(normals, to_viewer.flatten(0, 1), rough, bands)
+            about_normal = sh_basis(normals, bands)
+            band = torch.tensor(band_of(bands), device=normals.device)
+            whole = sh_basis(lobe.direction, bands) * lobe.about_direction[:, band]
+            low = lobe.about_normal.shape[1] ** 2
+            whole[:, :low] += about_normal[:, :low] * lobe.about_normal[:, band[:low]]
+            hemisphere = about_normal * normals.new_tensor(hemisphere_coefficients(bands))[band]
+            lost = (self.hidden.flatten(0, 1) * whole).sum(-1)
+            total = (hemisphere * whole).sum(-1)
+            return (1.0 - lost / total.clamp_min(1e-3)).clamp(0.0, 1.0).reshape(*self.normals.shape[:2], 1)
+
+    def cast(
+        self, seen: Fragments, vertices_camera: Tensor, rotation: Tensor, radiance: Tensor, roughness: Tensor
+    ) -> Shadow:
+        """The shadow at covered pixels.
+
+        vertices_camera: mm, [B, V, 3]; rotation: of the head in the view frame, [B, 3, 3]; radiance: view frame, [B, L, 3];
+        roughness: of the vertices, [B|1, V, 1]
+        """
+        open_share = self.unblocked_lobe(viewers(vertices_camera, rotation), roughness)
+        values = seen.interpolate(torch.cat([self.shadow(radiance, rotation), open_share], -1))
+        return Shadow(values[:, :3], values[:, 3:])
+
+
+def viewers(vertices_camera: Tensor, rotation: Tensor) -> Tensor:
+    """Unit directions from the vertices to the camera, model axes. `[B, V, 3]`"""
+    toward = -normalize(vertices_camera.detach(), dim=-1) * vertices_camera.new_tensor(CAMERA_TO_VIEW)
+    return toward @ rotation.detach()
+
+
+@lru_cache
+def hemisphere_coefficients(bands: int) -> tuple[float, ...]:
+    """h_l of the hemisphere about n, whose SH coefficients are h_l Y_lm(n): h_l = 2π ∫₀¹ P_l(t) dt."""
+    values = [2.0 * math.pi]
+    for degree in range(1, bands):
+        # ∫₀¹ P_l = (P_{l−1}(0) − P_{l+1}(0)) / (2l + 1); the Legendre polynomials of odd degree vanish at 0.
+        values.append(
+            2.0 * math.pi * (_legendre_at_zero(degree - 1) - _legendre_at_zero(degree + 1)) / (2 * degree + 1)
+        )
+    return tuple(values)
+
+
+def _legendre_at_zero(degree: int) -> float:
+    half = degree // 2
+    return 0.0 if degree % 2 else (-1.0) ** half * math.comb(degree, half) / 2.0**degree
