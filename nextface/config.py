@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nextface import gpu
 from nextface.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -335,12 +336,13 @@ def _refused(setting: Setting, value: Any, origin: str) -> ConfigError:
 
 
 def fallback_device(config: OptimConfig) -> str:
-    """The device that the run uses. Only the CPU rasterizer exists, so 'cuda' falls back to 'cpu', said once."""
-    if config.device == "cuda":
-        _warn_no_cuda()
+    """The device that the run uses: 'cuda' falls back to 'cpu' where no GPU can be used, said once."""
+    if config.device != "cuda" or gpu.missing() is None:
+        return config.device
+    _warn_no_cuda()
     return "cpu"
 
 
 @cache
 def _warn_no_cuda() -> None:
-    logger.warning("device 'cuda': there is no CUDA rasterizer in this version, running on the cpu")
+    logger.warning("device 'cuda': running on the cpu, since %s", gpu.missing())

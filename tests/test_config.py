@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nextface import config as config_module
+from nextface import gpu
 from nextface.config import STOCK_FOCAL, OptimConfig, fallback_device, parse_ini, settings
 from nextface.errors import ConfigError
 
@@ -167,13 +168,38 @@ def test_command_line_is_remembered():
     assert OptimConfig().with_texts({"bands": "5"}).from_command_line == frozenset()
 
 
-def test_cuda_falls_back_with_one_warning(caplog):
+def test_cuda_is_used_where_nothing_is_missing(monkeypatch, caplog):
+    monkeypatch.setattr(gpu, "missing", lambda: None)
+    with caplog.at_level(logging.WARNING):
+        assert fallback_device(OptimConfig()) == "cuda"
+        assert fallback_device(OptimConfig(device="cpu")) == "cpu"
+    assert not caplog.records
+
+
+def test_cuda_falls_back_with_one_warning(monkeypatch, caplog):
+    monkeypatch.setattr(gpu, "missing", lambda: "the moon is down")
     config_module._warn_no_cuda.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert fallback_device(OptimConfig()) == "cpu"
         assert fallback_device(OptimConfig()) == "cpu"
         assert fallback_device(OptimConfig(device="cpu")) == "cpu"
-    assert len(caplog.records) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "device 'cuda': running on the cpu, since the moon is down"
+    ]
+
+
+def test_what_is_missing_is_named_with_its_remedy(monkeypatch):
+    import torch
+
+    monkeypatch.setitem(sys.modules, "nvdiffrast", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "nvdiffrast" in gpu.missing() and gpu.INSTALL_NVDIFFRAST in gpu.missing()
+    assert "--no-build-isolation" in gpu.INSTALL_NVDIFFRAST
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "torch has no CUDA" in gpu.missing()
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "no CUDA GPU" in gpu.missing()
 
 
 def test_every_setting_is_explained():
