@@ -29,7 +29,8 @@ def blur_torch(values: Tensor, pixels: VisiblePixels) -> Tensor:
     """The same in plain torch, on any device."""
     for axis in (pixels.neighbours[:, :2], pixels.neighbours[:, 2:]):
         weights = (axis >= 0).to(values.dtype) * _SIDE
-        sides = (values[axis.clamp_min(0)] * weights[..., None]).sum(1)
+        sides = values.index_select(0, axis.clamp_min(0).flatten()).unflatten(0, axis.shape)
+        sides = (sides * weights[..., None]).sum(1)
         values = (values + sides) / (1.0 + weights.sum(1, keepdim=True))
     return values
 

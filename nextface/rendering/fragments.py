@@ -63,7 +63,7 @@ def barycentrics(vertices_camera: Tensor, corners: Tensor, pixels: VisiblePixels
 def barycentrics_torch(vertices_camera: Tensor, corners: Tensor, pixels: VisiblePixels, camera: Camera) -> Tensor:
     """The same in plain torch, on any device."""
     rays = camera.rays(pixels.image, pixels.row, pixels.column)
-    points = vertices_camera[pixels.image[:, None], corners]
+    points = at_corners(vertices_camera, pixels.image, corners)
     u = points[..., :2] - rays[:, None, :2] * points[..., 2:]
     following, last = u.roll(-1, 1), u.roll(-2, 1)
     cross = following[..., 0] * last[..., 1] - following[..., 1] * last[..., 0]
@@ -79,8 +79,17 @@ def interpolate(attributes: Tensor, image: Tensor, corners: Tensor, weights: Ten
 
 def interpolate_torch(attributes: Tensor, image: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
     """The same in plain torch, on any device."""
-    rows = image if attributes.shape[0] > 1 else torch.zeros_like(image)
-    return (attributes[rows[:, None], corners] * weights[..., None]).sum(1)
+    return (at_corners(attributes, image, corners) * weights[..., None]).sum(1)
+
+
+def at_corners(attributes: Tensor, image: Tensor, corners: Tensor) -> Tensor:
+    """Attributes [B|1, V, C] of vertices [P, K] of each pixel's image, `[P, K, C]`, in plain torch.
+
+    `index_select`: the gradient of general indexing sorts its indices on CUDA.
+    """
+    batch, vertices, _ = attributes.shape
+    rows = corners + image[:, None] * vertices if batch > 1 else corners
+    return attributes.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, corners.shape)
 
 
 class _Barycentrics(torch.autograd.Function):

@@ -24,11 +24,10 @@ def vertex_normals(vertices: Tensor, triangles: Tensor) -> Tensor:
 
 def vertex_normals_torch(vertices: Tensor, triangles: Tensor) -> Tensor:
     """The same in plain torch, on any device."""
-    a, b, c = (vertices[:, triangles[:, corner]] for corner in range(3))
+    flat = triangles.flatten()
+    a, b, c = vertices.index_select(1, flat).unflatten(1, triangles.shape).unbind(2)
     faces = torch.linalg.cross(b - a, c - a)
-    sums = torch.zeros_like(vertices)
-    for corner in range(3):
-        sums = sums.index_add(1, triangles[:, corner], faces)
+    sums = torch.zeros_like(vertices).index_add(1, flat, faces[:, :, None].expand(-1, -1, 3, -1).flatten(1, 2))
     return sums / sums.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST)
 
 

@@ -42,12 +42,12 @@ class Lobes:
 
 
 @lru_cache
-def specular_table(dtype: torch.dtype = torch.float32) -> Tensor:
+def specular_table(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """Nodes uniform in r and n·v over 0..1, row by row: E, tilt t, K_0 … K_9, N_0 … N_4. `[NODES², 17]`"""
     with files("nextface.rendering").joinpath("specular_table.npz").open("rb") as file, np.load(file) as table:
         albedo, tilt = table["albedo"][..., None], table["tilt"][..., None]
         parts = [albedo, tilt, table["about_direction"], np.zeros_like(albedo), table["about_normal"]]
-    return torch.from_numpy(np.concatenate(parts, -1)).flatten(0, 1).to(dtype)
+    return torch.from_numpy(np.concatenate(parts, -1)).flatten(0, 1).to(device, dtype)
 
 
 def lobes(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> Lobes:
@@ -64,7 +64,7 @@ def lobes(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> L
 def lobes_torch(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int) -> Lobes:
     """The same in plain torch, on any device."""
     viewing = (normal * to_viewer).sum(-1, keepdim=True)
-    entries = _look_up(specular_table(normal.dtype).to(normal.device), roughness[:, 0], viewing[:, 0])
+    entries = _look_up(specular_table(normal.dtype, normal.device), roughness[:, 0], viewing[:, 0])
     reflection = 2.0 * viewing * normal - to_viewer
     direction = normalize(reflection + entries[:, 1:2] * (normal - reflection), dim=-1)
     about_normal = entries[:, _ABOUT_NORMAL : _ABOUT_NORMAL + min(bands, NORMAL_BANDS)]
@@ -73,13 +73,15 @@ def lobes_torch(normal: Tensor, to_viewer: Tensor, roughness: Tensor, bands: int
 
 def _look_up(table: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Bilinear entries at fractions 0..1 of both axes. `[P, 17]`"""
-    y, x = row.clamp(0.0, 1.0) * (NODES - 1), column.clamp(0.0, 1.0) * (NODES - 1)
-    top, left = y.detach().long().clamp_max(NODES - 2), x.detach().long().clamp_max(NODES - 2)
-    down, across = (y - top)[:, None], (x - left)[:, None]
-    node = top * NODES + left
-    upper = (1.0 - across) * table[node] + across * table[node + 1]
-    lower = (1.0 - across) * table[node + NODES] + across * table[node + NODES + 1]
-    return (1.0 - down) * upper + down * lower
+    place = torch.stack([row, column], 1).clamp(0.0, 1.0) * (NODES - 1)
+    whole = place.detach().long().clamp_max(NODES - 2)
+    down, across = (place - whole).split(1, 1)
+    node = whole[:, :1] * NODES + whole[:, 1:]
+    corners = torch.cat([node, node + 1, node + NODES, node + (NODES + 1)], 1)
+    upper_left, upper_right, lower_left, lower_right = table[corners].unbind(1)
+    upper = torch.lerp(upper_left, upper_right, across)
+    lower = torch.lerp(lower_left, lower_right, across)
+    return torch.lerp(upper, lower, down)
 
 
 class _Lobes(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -65,13 +66,34 @@ class TextureLookup:
 
     def lookup_torch(self, texture: LaplacianTexture) -> Tensor:
         """The same in plain torch, on any device."""
-        total = self.own.new_zeros(len(self.own), texture.channels)
-        for number, level in enumerate(texture.levels):
-            share = (self.own - number + 1.0).clamp(0.0, 1.0)
-            image = self.image if level.shape[0] > 1 else torch.zeros_like(self.image)
-            for texel, weight in self._corners(number):
-                total = total + (share * weight)[:, None] * level.flatten(1, 2)[image, texel]
-        return total
+        table = torch.cat([level.flatten(0, 2) for level in texture.levels])
+        rows = self._shared_rows if texture.levels[0].shape[0] == 1 else self._own_rows
+        values = table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        return (values * self._row_weights[..., None]).sum(1)
+
+    @cached_property
+    def _row_weights(self) -> Tensor:
+        """How much each pixel takes of each row of `_rows`. `[P, 4 · levels]`"""
+        shares = [(self.own - number + 1.0).clamp(0.0, 1.0) for number in range(len(self.texel))]
+        parts = [share * weight for number, share in enumerate(shares) for _, weight in self._corners(number)]
+        return torch.stack(parts, 1)
+
+    @cached_property
+    def _shared_rows(self) -> Tensor:
+        return self._rows(torch.zeros_like(self.image), 1)
+
+    @cached_property
+    def _own_rows(self) -> Tensor:
+        return self._rows(self.image, self.batch)
+
+    def _rows(self, image: Tensor, images: int) -> Tensor:
+        """The texels each pixel looks up, as rows of all levels of a texture of `images` laid end to end. `[P, 4 · levels]`"""
+        parts, begin = [], 0
+        for number in range(len(self.texel)):
+            texels = COARSEST**2 << (2 * number)
+            parts += [begin + image * texels + texel for texel, _ in self._corners(number)]
+            begin += images * texels
+        return torch.stack(parts, 1)
 
     def seen(self, weights: Tensor) -> Tensor:
         """How much each texel was seen: the pixels' weights (say max(n·v, 0) of accepted pixels), spread bilinearly.

@@ -40,13 +40,22 @@ def filtered_light_torch(
     directions: Tensor, coefficients: Tensor, image: Tensor, zonal: Tensor | None = None
 ) -> Tensor:
     """The same in plain torch, on any device."""
-    bands = math.isqrt(coefficients.shape[1])
-    basis = sh_basis(directions, bands)
+    lights, count, channels = coefficients.shape
+    basis = sh_basis(directions, math.isqrt(count))
     if zonal is not None:
-        basis = basis * zonal[:, torch.tensor(band_of(bands), device=zonal.device)]
-    if coefficients.shape[0] == 1:
+        basis = basis * (zonal @ _spread(math.isqrt(count), zonal.dtype, zonal.device))
+    if lights == 1:
         return basis @ coefficients[0]
-    return torch.einsum("pl,plc->pc", basis, coefficients[image])
+    # Every pixel under every light, of which it keeps its own: one product, whose gradient needs no atomic sums per light.
+    all_lights = (basis @ coefficients.permute(1, 0, 2).flatten(1)).unflatten(1, (lights, channels))
+    return all_lights.gather(1, image[:, None, None].expand(-1, 1, channels))[:, 0]
+
+
+@lru_cache
+def _spread(bands: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Repeats a value per band for each coefficient of the band. `[bands, bands²]`"""
+    degrees = torch.tensor(band_of(bands), device=device)
+    return (degrees == torch.arange(bands, device=device)[:, None]).to(dtype)
 
 
 class _FilteredLight(torch.autograd.Function):
