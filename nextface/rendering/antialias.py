@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from nextface.rendering.camera import Camera
-from nextface.rendering.fragments import Fragments
-from nextface.rendering.jit import array, kernel
+from nextface.rendering.fragments import Fragments, at_corners, interpolate
+from nextface.rendering.jit import array, compiled, kernel
 
 _NEAR = 1.0
 _STEP = 1.0  # mm; smaller steps in depth are folds of one surface
@@ -57,7 +57,7 @@ def antialias(colours: Tensor, covered: Fragments, vertices_camera: Tensor, came
         return colours
     pixels = covered.pixels
     image = pixels.image[near]
-    ends = vertices_camera[image[:, None], edges.vertices[edge]]
+    ends = at_corners(vertices_camera, image, edges.vertices[edge])
     place = camera.focal[image, None, None] * ends[..., :2] / ends[..., 2:] + camera.principal[image, None, :]
     # Along the pair's axis and along the other one.
     along = torch.where(vertical[:, None], place[..., 1], place[..., 0])
@@ -74,27 +74,106 @@ def antialias(colours: Tensor, covered: Fragments, vertices_camera: Tensor, came
 
 
 def _crossings(covered: Fragments, vertices_camera: Tensor, camera: Camera, edges: MeshEdges) -> tuple[Tensor, ...]:
-    """Pixel pairs cut by a visible silhouette: near and far pixel, the edge, and whether they lie above one another. [K]"""
+    """Pixel pairs cut by a visible silhouette: near and far pixel, the edge, and whether they lie above one another. [K]
+
+    Where several edges cross a pair, the one that reaches farthest over the far pixel counts.
+    """
     pixels = covered.pixels
     with torch.no_grad():
-        z = vertices_camera[..., 2]
-        depth = (z[pixels.image[:, None], covered.corners] * covered.barycentric).sum(1)
-        screen = camera.project(vertices_camera)
+        vertices = vertices_camera.detach()
+        depth = interpolate(vertices[..., 2:], pixels.image, covered.corners, covered.barycentric.detach())[:, 0]
+        screen = camera.project(vertices)
         numbers = torch.arange(len(pixels), device=depth.device)[:, None]
         index = pixels.unpack(numbers, background=-1)[..., 0]
-    shape = (2, pixels.height, pixels.width)
+        search = _crossings_compiled if compiled(depth) else crossings_torch
+        return search(screen, vertices[..., 2], edges, index, depth)
+
+
+def _crossings_compiled(
+    screen: Tensor, z: Tensor, edges: MeshEdges, index: Tensor, depth: Tensor
+) -> tuple[Tensor, ...]:
     found = []
-    for b in range(pixels.batch):
+    for b, packed in enumerate(array(index)):
+        shape = (2, *packed.shape)
         best, reach, swapped = np.full(shape, -1, np.int64), np.zeros(shape), np.zeros(shape, np.bool_)
         inputs = (screen[b], z[b], edges.vertices, edges.opposite, index[b], depth)
-        _find(*(array(part.cpu()) for part in inputs), best, reach, swapped)
+        _find(*(array(part) for part in inputs), best, reach, swapped)
         vertical, row, column = np.nonzero(best >= 0)
-        packed = array(index[b].cpu())
         first, second = packed[row, column], packed[row + vertical, column + 1 - vertical]
         turned = swapped[vertical, row, column]
         edge = best[vertical, row, column]
         found.append((np.where(turned, second, first), np.where(turned, first, second), edge, vertical == 1))
-    return tuple(torch.from_numpy(np.concatenate(part)).to(depth.device) for part in zip(*found, strict=True))
+    return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*found, strict=True))
+
+
+def crossings_torch(screen: Tensor, z: Tensor, edges: MeshEdges, index: Tensor, depth: Tensor) -> tuple[Tensor, ...]:
+    """The search in plain torch, on any device, in another order. The host waits three times, for counts.
+
+    screen: pixels, [B, V, 2]; z: mm, [B, V]; index: packed number of each pixel, -1 for background, [B, H, W]; depth: [P] mm
+    """
+    batch, height, width = index.shape
+    image, edge, side = _silhouettes(screen, z, edges)
+    # Every silhouette crosses the lines of pixel centres between its ends, columns' (across x) and rows' (across y).
+    ends = screen[image[:, None], edges.vertices[edge]].double()
+    low, high = ends.amin(1), ends.amax(1)
+    limit = torch.stack([torch.full_like(image, width), torch.full_like(image, height)], 1)
+    first = (low - 0.5).ceil().long().clamp_min(0)
+    count = (torch.minimum((high - 0.5).ceil().long(), limit) - first).clamp_min(0).flatten()
+    owner = torch.repeat_interleave(count)
+    line = torch.arange(len(owner), device=owner.device) - (count.cumsum(0) - count - first.flatten())[owner]
+    silhouette, across = owner // 2, owner % 2
+    vertical = across == 0
+    image, edge, side, ends = image[silhouette], edge[silhouette], side[silhouette], ends[silhouette]
+    (ax, ay), (bx, by) = ends[:, 0].unbind(-1), ends[:, 1].unbind(-1)
+    start, stop = torch.where(vertical, ax, ay), torch.where(vertical, bx, by)
+    along, along_stop = torch.where(vertical, ay, ax), torch.where(vertical, by, bx)
+    t = (line + 0.5 - start) / (stop - start)
+    place = along + t * (along_stop - along) - 0.5
+    before = place.floor().long()
+    length = torch.where(vertical, height, width)
+    inside = (before >= 0) & (before + 1 < length)
+    before = before.clamp_min(0).minimum(length - 2)
+    row, column = torch.where(vertical, before, line), torch.where(vertical, line, before)
+    p = index[image, row, column]
+    q = index[image, row + vertical.long(), column + (~vertical).long()]
+    # The surface lies on the side of its third vertex.
+    surface_first = side * torch.where(vertical, ax - bx, by - ay) > 0
+    near, far = torch.where(surface_first, p, q), torch.where(surface_first, q, p)
+    za, zb = z[image[:, None], edges.vertices[edge]].double().unbind(1)
+    edge_depth = 1.0 / ((1.0 - t) / za + t / zb)
+    behind = depth[far] - edge_depth
+    visible = (p >= 0) & (q >= 0) & inside & (behind >= _STEP) & (behind >= (edge_depth - depth[near]).abs())
+    extent = torch.where(surface_first, place - before, before + 1.0 - place)
+    kept = torch.nonzero(visible & _farthest(extent, visible, 2 * p.clamp_min(0) + vertical, edge, 2 * len(depth)))[
+        :, 0
+    ]
+    return near[kept], far[kept], edge[kept], vertical[kept]
+
+
+def _silhouettes(screen: Tensor, z: Tensor, edges: MeshEdges) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, edge and side of the surface (sign) of every edge that has surface on one side only. [S] each"""
+    corners = torch.cat([edges.vertices, edges.opposite.clamp_min(0)], 1)
+    a, b, c, other = screen[:, corners].unbind(2)
+    ends = b - a
+
+    def side(point: Tensor) -> Tensor:
+        return ends[..., 0] * (point[..., 1] - a[..., 1]) - ends[..., 1] * (point[..., 0] - a[..., 0])
+
+    first, second = side(c), side(other)
+    alone = edges.opposite[:, 1] < 0
+    in_front = (z[:, corners[:, :3]] >= _NEAR).all(-1)
+    image, edge = torch.nonzero(in_front & (alone | (first * second > 0))).unbind(1)
+    return image, edge, first[image, edge]
+
+
+def _farthest(extent: Tensor, visible: Tensor, pair: Tensor, edge: Tensor, pairs: int) -> Tensor:
+    """Whether a crossing reaches farthest of those of its pair, the lowest edge first among equals. [K] bool"""
+    reach = torch.where(visible, extent, -torch.inf)
+    farthest = reach.new_full((pairs,), -torch.inf).scatter_reduce(0, pair, reach, "amax")[pair] == reach
+    numbers = torch.where(visible & farthest, edge, torch.iinfo(edge.dtype).max)
+    return farthest & (
+        numbers.new_full((pairs,), torch.iinfo(edge.dtype).max).scatter_reduce(0, pair, numbers, "amin")[pair] == edge
+    )
 
 
 @kernel
