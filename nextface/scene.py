@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nextface.errors import InputError, OutputError
+from nextface.constants import constant
 from nextface.morphable.model import MorphableModel
 from nextface.textures import MAP_CHANNELS, LaplacianTexture, SkinMaps
 
@@ -194,4 +195,4 @@ def to_camera(vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor
     vertices: [B, V, 3] mm; rotation: view frame, [B, 3, 3]; translation: camera axes, [B, 3] mm -> [B, V, 3].
     """
     view = vertices @ rotation.mT
-    return view * view.new_tensor([1.0, -1.0, -1.0]) + translation[:, None, :]
+    return view * constant((1.0, -1.0, -1.0), view) + translation[:, None, :]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nextface.constants import constant
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.antialias import MeshEdges, antialias
 from nextface.rendering.backend import rasterizer_for
@@ -47,7 +48,7 @@ class Rendering:
 
 def to_view(vectors_camera: Tensor) -> Tensor:
     """Camera axes (x right, y down, z forward) to view axes (x right, y up, z to the viewer), or back. `[..., 3]`."""
-    return vectors_camera * vectors_camera.new_tensor(CAMERA_TO_VIEW)
+    return vectors_camera * constant(CAMERA_TO_VIEW, vectors_camera)
 
 
 def viewing_directions(pixels: VisiblePixels, camera: Camera) -> Tensor:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from nextface.constants import constant
 from nextface.rendering.basis import band_of, sh_basis
 from nextface.rendering.zonal import filtered_light
 
@@ -37,7 +38,7 @@ def cosine_coefficients(bands: int) -> tuple[float, ...]:
 def scale_bands(coefficients: Tensor, factors: tuple[float, ...]) -> Tensor:
     """Multiply band l by `factors[l]`; bands beyond them are dropped. `[..., L, C] -> [..., min(L, n²), C]`."""
     bands = min(len(factors), math.isqrt(coefficients.shape[-2]))
-    weights = coefficients.new_tensor([factors[degree] for degree in band_of(bands)])
+    weights = constant(tuple(factors[degree] for degree in band_of(bands)), coefficients)
     return coefficients[..., : bands * bands, :] * weights[:, None]
 
 
@@ -57,20 +58,21 @@ def rotation_matrix(rotation: Tensor, bands: int) -> Tensor:
     A rotated light stays within its bands, so D follows exactly from its values at enough directions. Differentiable.
     rotation: [B, 3, 3] -> [B, bands², bands²]
     """
-    directions, inverse = (part.to(rotation) for part in _sampling(bands))
+    directions, inverse = _sampling(bands, rotation.dtype, rotation.device)
     turned = directions @ rotation.mT
     return inverse @ sh_basis(turned.flatten(0, 1), bands).unflatten(0, turned.shape[:2])
 
 
 @lru_cache
-def _sampling(bands: int) -> tuple[Tensor, Tensor]:
+def _sampling(bands: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Directions `[N, 3]`, and the matrix `[bands², N]` that turns a light's values there into its coefficients."""
     count = 3 * bands * bands
     number = torch.arange(count, dtype=torch.float64)
     z, angle = 1.0 - (2.0 * number + 1.0) / count, number * math.pi * (3.0 - math.sqrt(5.0))
     radius = (1.0 - z * z).sqrt()
     directions = torch.stack([radius * angle.cos(), radius * angle.sin(), z], -1)
-    return directions, torch.linalg.pinv(sh_basis(directions, bands))
+    inverse = torch.linalg.pinv(sh_basis(directions, bands))
+    return directions.to(device, dtype), inverse.to(device, dtype)
 
 
 def environment_directions(height: int, device: torch.device | str | None = None) -> Tensor:

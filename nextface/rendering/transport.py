@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nextface.constants import constant
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.basis import band_of, sh_basis
 from nextface.rendering.camera import CAMERA_TO_VIEW
@@ -106,7 +107,7 @@ class Transport:
             whole = sh_basis(lobe.direction, bands) * lobe.about_direction[:, band]
             low = lobe.about_normal.shape[1] ** 2
             whole[:, :low] += about_normal[:, :low] * lobe.about_normal[:, band[:low]]
-            hemisphere = about_normal * normals.new_tensor(hemisphere_coefficients(bands))[band]
+            hemisphere = about_normal * constant(hemisphere_coefficients(bands), normals)[band]
             lost = (self.hidden.flatten(0, 1) * whole).sum(-1)
             total = (hemisphere * whole).sum(-1)
             return (1.0 - lost / total.clamp_min(1e-3)).clamp(0.0, 1.0).reshape(*self.normals.shape[:2], 1)
@@ -126,7 +127,7 @@ class Transport:
 
 def viewers(vertices_camera: Tensor, rotation: Tensor) -> Tensor:
     """Unit directions from the vertices to the camera, model axes. `[B, V, 3]`"""
-    toward = -normalize(vertices_camera.detach(), dim=-1) * vertices_camera.new_tensor(CAMERA_TO_VIEW)
+    toward = -normalize(vertices_camera.detach(), dim=-1) * constant(CAMERA_TO_VIEW, vertices_camera)
     return toward @ rotation.detach()
 
 

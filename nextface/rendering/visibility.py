@@ -11,13 +11,19 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
-from nextface.rendering.jit import array
+from nextface.rendering.backend import rasterizer_for
+from nextface.rendering.camera import Camera
+from nextface.rendering.fragments import at_corners
+from nextface.rendering.jit import array, compiled
 
 SIDE = 160
 """Texels across a depth map, along the head's longer side."""
 ALONG_NORMAL, IN_DEPTH = 0.3, 1.5
 """How far a vertex is lifted from its own surface, in texels."""
+_FAR_AWAY = 1e4
+"""mm; farther than any head is deep."""
 
 
 def sphere_directions(count: int) -> Tensor:
@@ -41,6 +47,8 @@ def blocked(vertices: Tensor, normals: Tensor, triangles: Tensor, directions: Te
 
     vertices: mm, [V, 3]; normals: unit, same frame, [V, 3]; triangles: [T, 3]; directions: of `sphere_directions`, [K, 3]
     """
+    if not compiled(vertices):
+        return blocked_torch(vertices, normals, triangles, directions)
     half = array(directions.float())[: len(directions) // 2]
     shares = np.zeros((len(directions), len(vertices)), np.float32)
     across = np.stack([_perpendicular(direction) for direction in half])
@@ -49,6 +57,56 @@ def blocked(vertices: Tensor, normals: Tensor, triangles: Tensor, directions: Te
         array(vertices.float()), array(normals.float()), array(triangles), half, across, up.astype(np.float32), shares
     )
     return torch.from_numpy(shares).T
+
+
+def blocked_torch(vertices: Tensor, normals: Tensor, triangles: Tensor, directions: Tensor) -> Tensor:
+    """The same in plain torch and with the rasterizer of the device, all directions at once."""
+    with torch.no_grad():
+        vertices, normals = vertices.float(), normals.float()
+        half = directions[: len(directions) // 2].float()
+        across = normalize(torch.linalg.cross(one_hot(half.abs().argmin(1), 3).to(half), half), dim=-1)
+        frames = torch.stack([across, torch.linalg.cross(half, across), half], 2)
+        place, normal = vertices @ frames, normals @ frames
+        low, high = place[..., :2].amin(1, keepdim=True), place[..., :2].amax(1, keepdim=True)
+        texel = (high - low).amax(2, keepdim=True) / (SIDE - 4)
+        spot, depth = (place[..., :2] - low) / texel + 2.0, place[..., 2]
+        near, far = (_depth_maps(spot, depth, triangles, sign) for sign in (1.0, -1.0))
+        texel, facing = texel[..., 0], normal[..., 2]
+        lifted = depth + ALONG_NORMAL * texel * facing
+        spot = spot + ALONG_NORMAL * normal[..., :2] - 0.5
+        cell = spot.long()
+        (right, upper), corner = (spot - cell).unbind(-1), cell[..., 1] * SIDE + cell[..., 0]
+        share = torch.zeros_like(depth)
+        for step, weight in (
+            (0, (1.0 - upper) * (1.0 - right)),
+            (1, (1.0 - upper) * right),
+            (SIDE, upper * (1.0 - right)),
+            (SIDE + 1, upper * right),
+        ):
+            before = near.gather(1, corner + step) > lifted + IN_DEPTH * texel
+            behind = far.gather(1, corner + step) < lifted - IN_DEPTH * texel
+            share += weight * torch.where(facing > 0, before, behind)
+        return torch.cat([share * (facing > 0), share * (facing < 0)]).T
+
+
+def _depth_maps(spot: Tensor, depth: Tensor, triangles: Tensor, sign: float) -> Tensor:
+    """Largest (sign 1) or smallest (-1) depth at every texel centre. spot: [K, V, 2] texels; depth: [K, V] -> [K, SIDE²]"""
+    z = _FAR_AWAY - sign * depth[..., None]
+    count = len(spot)
+    # A pinhole camera that sees every vertex at its own texel: a parallel projection.
+    camera = Camera(z.new_ones(count), z.new_zeros(count, 2), SIDE, SIDE)
+    pixels = rasterizer_for(z.device).visible_triangles(torch.cat([spot * z, z], -1), triangles, camera)
+    corners = at_corners(torch.cat([spot, depth[..., None]], -1), pixels.image, triangles[pixels.triangle])
+    a, b, c = corners.unbind(1)
+    centre = torch.stack([pixels.column, pixels.row], 1) + 0.5 - a[:, :2]
+    b, c = b - a, c - a
+    area = b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
+    to_b = (centre[:, 0] * c[:, 1] - centre[:, 1] * c[:, 0]) / area
+    to_c = (b[:, 0] * centre[:, 1] - b[:, 1] * centre[:, 0]) / area
+    seen = a[:, 2] + to_b * b[:, 2] + to_c * c[:, 2]
+    maps = torch.full((count, SIDE, SIDE), -sign * torch.inf, device=z.device)
+    maps[pixels.image, pixels.row, pixels.column] = seen
+    return maps.flatten(1)
 
 
 def _perpendicular(direction: np.ndarray) -> np.ndarray:
