@@ -90,7 +90,7 @@ def with_landmarks(
 ) -> MorphableModel:
     """The model with an embedding for `convention`: its own, else the one kept from an earlier run, else `place(model)`.
 
-    `place` is the self-annotation of nextface.landmarks with its detector bound.
+    `place` is the self-annotation of nextface.landmarks with its detector bound; it works on the CPU.
     """
     if convention in model.landmarks:
         return model
@@ -99,7 +99,7 @@ def with_landmarks(
 
     def compute() -> Arrays:
         logger.info("%s: placing the %s landmarks, once for this model", model.name, convention)
-        return {name: tensor.cpu().numpy() for name, tensor in vars(place(model)).items()}
+        return {name: tensor.cpu().numpy() for name, tensor in vars(place(model.to("cpu"))).items()}
 
     arrays = cached("landmarks-2", key, compute)
     return replace(model, landmarks={**model.landmarks, convention: embedding_of(arrays).to(model.device)})

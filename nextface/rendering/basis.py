@@ -53,6 +53,12 @@ def band_of(bands: int) -> list[int]:
     return [degree for degree in range(bands) for _ in range(2 * degree + 1)]
 
 
+@lru_cache
+def band_numbers(bands: int, device: torch.device) -> Tensor:
+    """`band_of` as a tensor, kept on its device."""
+    return torch.tensor(band_of(bands), device=device)
+
+
 @dataclass(frozen=True)
 class _Layout:
     """Where the factors of each coefficient (l, m) stand, and constants.

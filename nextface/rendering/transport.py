@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from nextface.constants import constant
 from nextface.morphable.model import MorphableModel
-from nextface.rendering.basis import band_of, sh_basis
+from nextface.rendering.basis import band_numbers, sh_basis
 from nextface.rendering.camera import CAMERA_TO_VIEW
 from nextface.rendering.fragments import Fragments
 from nextface.rendering.normals import vertex_normals
@@ -103,7 +103,7 @@ class Transport:
             rough = roughness.expand(len(self.normals), -1, -1).flatten(0, 1)
             lobe = lobes(normals, to_viewer.flatten(0, 1), rough, bands)
             about_normal = sh_basis(normals, bands)
-            band = torch.tensor(band_of(bands), device=normals.device)
+            band = band_numbers(bands, normals.device)
             whole = sh_basis(lobe.direction, bands) * lobe.about_direction[:, band]
             low = lobe.about_normal.shape[1] ** 2
             whole[:, :low] += about_normal[:, :low] * lobe.about_normal[:, band[:low]]

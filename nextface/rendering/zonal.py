@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nextface.rendering.basis import band_of, basis_tables, sh_basis
+from nextface.rendering.basis import band_numbers, basis_tables, sh_basis
 from nextface.rendering.jit import array, compiled, kernel
 
 _BLOCK = 64
@@ -54,8 +54,7 @@ def filtered_light_torch(
 @lru_cache
 def _spread(bands: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Repeats a value per band for each coefficient of the band. `[bands, bands²]`"""
-    degrees = torch.tensor(band_of(bands), device=device)
-    return (degrees == torch.arange(bands, device=device)[:, None]).to(dtype)
+    return (band_numbers(bands, device) == torch.arange(bands, device=device)[:, None]).to(dtype)
 
 
 class _FilteredLight(torch.autograd.Function):
