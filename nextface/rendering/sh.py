@@ -16,7 +16,8 @@ from nextface.constants import constant
 from nextface.rendering.basis import band_of, sh_basis
 from nextface.rendering.zonal import filtered_light
 
-IRRADIANCE_BANDS = 5
+IRRADIANCE_BANDS = 9
+"""Bands of a light that reach its irradiance: all of nine or ten, as the clamped cosine has nothing in band 9."""
 
 
 @lru_cache
@@ -46,7 +47,7 @@ def irradiance(normals_view: Tensor, radiance: Tensor, image: Tensor) -> Tensor:
     """Unshadowed irradiance E at surface normals, not clamped; a constant light 1 gives π.
 
     normals_view: unit, [P, 3]; radiance: SH coefficients, linear RGB, [B, L, 3]; image: ascending, [P] -> [P, 3].
-    Bands above 4 are dropped: the clamped cosine passes 0.3% of them.
+    Exact for up to ten bands. Five bands, often used, are 1.4% off under a small lamp.
     """
     bands = min(IRRADIANCE_BANDS, math.isqrt(radiance.shape[1]))
     return filtered_light(normals_view, scale_bands(radiance, cosine_coefficients(bands)), image)

@@ -67,28 +67,18 @@ def test_cosine_coefficients_by_integration():
         assert value == pytest.approx(integral, abs=1e-12)
 
 
-def test_irradiance_by_integration():
-    """Against ∫ L(ω) max(n·ω, 0) dω of a smooth positive light."""
+@pytest.mark.parametrize("bands", [5, 10])
+def test_irradiance_by_integration(bands: int):
+    """Against ∫ L(ω) max(n·ω, 0) dω of a light with as much in each of its bands."""
     points, weights = sphere(200)
-    radiance = torch.randn(25, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.3
+    random = torch.Generator().manual_seed(2)
+    radiance = torch.randn(bands**2, 3, generator=random, dtype=torch.float64) * 0.3
     radiance[0] = 2.0
-    light = sh_basis(points, 5) @ radiance
+    light = sh_basis(points, bands) @ radiance
     normals = directions(20)
     expected = ((normals @ points.T).clamp_min(0) * weights) @ light
     ours = sh.irradiance(normals, radiance[None], torch.zeros(20, dtype=torch.long))
-    torch.testing.assert_close(ours, expected, atol=2e-3, rtol=1e-3)
-
-
-def test_high_bands_of_irradiance_are_dropped_cheaply():
-    """What 9 bands add beyond the first 5 is below 0.3% for a light of natural spectrum."""
-    random = torch.Generator().manual_seed(3)
-    degree = torch.tensor([degree for degree in range(9) for _ in range(2 * degree + 1)])
-    radiance = torch.randn(81, 3, generator=random, dtype=torch.float64) / (1.0 + degree[:, None]) ** 1.5
-    radiance[0] = 2.5
-    normals, image = directions(500), torch.zeros(500, dtype=torch.long)
-    full = filtered_light(normals, sh.scale_bands(radiance, sh.cosine_coefficients(9))[None], image)
-    ours = sh.irradiance(normals, radiance[None], image)
-    assert ((ours - full) ** 2).mean().sqrt() < 0.003 * (full**2).mean().sqrt()
+    torch.testing.assert_close(ours, expected, atol=3e-4, rtol=1e-4)
 
 
 def test_furnace_a_constant_light_gives_pi():
