@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from nextface.rendering.sh import irradiance
 from nextface.rendering.specular import TABLE_BANDS, lobes
 from nextface.rendering.transport import Shadow
 from nextface.rendering.zonal import filtered_light
+
+_NARROW, _WIDE = 0.2, 0.8
+"""Roughness below which a lobe in shadow is a cone of its own, and from which it sees what diffuse reflection sees."""
+_DARK = 0.05
+"""Least irradiance that a share is taken of."""
 
 
 def shade_diffuse(albedo: Tensor, irradiance: Tensor) -> Tensor:
@@ -45,9 +51,21 @@ def shade(
 ) -> Tensor:
     """Diffuse plus specular reflection, `[P, 3]` linear RGB. diffuse: albedo, [P, 3]; the rest as in `shade_specular`."""
     reflected = shade_specular(normal, to_viewer, specular, roughness, radiance, image)
+    arriving = irradiance(normal, radiance, image)
     if shadow is not None:
-        reflected = reflected * shadow.lobe
-    return shade_diffuse(diffuse, incoming(normal, radiance, image, shadow)) + reflected
+        lit = (1.0 + shadow.irradiance / arriving.clamp_min(_DARK)).clamp(0.0, 1.0)
+        reflected = reflected * torch.lerp(shadow.lobe.expand_as(lit), lit, _width(roughness))
+        arriving = arriving + shadow.irradiance
+    return shade_diffuse(diffuse, arriving.clamp_min(0.0)) + reflected
+
+
+def _width(roughness: Tensor) -> Tensor:
+    """From 0 for a narrow lobe to 1 for one that gathers light as widely as diffuse reflection does.
+
+    A narrow lobe in shadow loses the share of it that is blocked, whatever the light; a wide one what the irradiance loses.
+    """
+    across = ((roughness - _NARROW) / (_WIDE - _NARROW)).clamp(0.0, 1.0)
+    return across * across * (3.0 - 2.0 * across)
 
 
 def incoming(normal: Tensor, radiance: Tensor, image: Tensor, shadow: Shadow | None = None) -> Tensor:
