@@ -18,7 +18,7 @@ from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import at_corners
 from nextface.rendering.jit import array, compiled
 
-SIDE = 160
+SIDE = 224
 """Texels across a depth map, along the head's longer side."""
 ALONG_NORMAL, IN_DEPTH = 0.3, 1.5
 """How far a vertex is lifted from its own surface, in texels."""
