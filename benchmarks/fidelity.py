@@ -36,6 +36,7 @@ from nextface.reconstruction import Reconstruction
 from nextface.rendering.bake import bake
 from nextface.rendering.camera import Camera
 from nextface.rendering.render import render
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene
 
 CONVENTION = "mediapipe"
@@ -145,9 +146,10 @@ def score(
     angle = float(metrics.typology_angle(true_map[skin].mean(0)))
 
     with torch.no_grad():
-        relit_true = render(true_scene, model, radiance=truth.relight)
-        relit_fit = render(fit, model, radiance=truth.relight)
-        drawn = render(fit, model)
+        true_shadows, shadows = (Transport.of_head(scene, model) for scene in (true_scene, fit))
+        relit_true = render(true_scene, model, radiance=truth.relight, transport=true_shadows)
+        relit_fit = render(fit, model, radiance=truth.relight, transport=shadows)
+        drawn = render(fit, model, transport=shadows)
         drawn_true = render(true_scene, model)
         shown = face_pixels(true_scene, model) & relit_fit.mask[0]
     relit = relit_fit.image[0], relit_true.image[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nextface.color import linear_to_srgb, luminance
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.render import render
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene, to_camera
 
 Array = NDArray[np.float32]
@@ -43,6 +45,7 @@ METERED = 0.4
 """Share of the face in what the camera meters: how far the exposure makes up for dark and light skin."""
 SKIN_HUE, SKIN_HUE_SD = (11.0, 16.0), (3.0, 3.0)
 """CIELAB a* and b* of facial skin of all tones and their spread."""
+SHADOW_DIRECTIONS = 512
 READ_NOISE, SHOT_NOISE = 0.002, 1e-4
 
 
@@ -67,10 +70,30 @@ class SyntheticPhoto:
     yaw: float
 
 
-def make(model: MorphableModel, number: int, *, texture: int = 1024, scale: float = 1.0) -> SyntheticPhoto:
+Draw = Callable[[Scene, MorphableModel], tuple[Tensor, Tensor]]
+"""Draws a scene: mask [H, W] bool, and linear picture [H, W, 3] without exposure."""
+
+
+def draw_shadowed(scene: Scene, model: MorphableModel) -> tuple[Tensor, Tensor]:
+    """By the renderer itself, with fine self-shadowing."""
+    drawn = render(scene, model, transport=Transport.of_head(scene, model, SHADOW_DIRECTIONS))
+    return drawn.mask[0], drawn.image[0]
+
+
+def make(
+    model: MorphableModel,
+    number: int,
+    *,
+    texture: int = 1024,
+    scale: float = 1.0,
+    light: tuple[str, Tensor] | None = None,
+    detail: bool = True,
+    draw: Draw = draw_shadowed,
+) -> SyntheticPhoto:
     """Photo `number` of an endless series: neighbours differ in yaw, tone and light. Same number, same photo.
 
-    texture: of the person's skin maps; scale: of the picture, 1 for a head of `HEAD_PIXELS`
+    texture: of the person's skin maps; scale: of the picture, 1 for a head of `HEAD_PIXELS`; light: name and SH coefficients
+    [1, L, 3] of another light than the series has there; detail: freckles, moles, pores and wrinkles, else the statistical skin alone; draw: what draws the picture
     """
     rng = np.random.default_rng([20, number])
     # Steps that share no factor with the cycle lengths spread the three over one another.
@@ -79,7 +102,9 @@ def make(model: MorphableModel, number: int, *, texture: int = 1024, scale: floa
     shape = torch.from_numpy(np.clip(rng.standard_normal((1, model.shape_basis.shape[0])), -2.5, 2.5)).float() * 0.8
     expression = _expression(model, rng)
     rotation = _rotation(yaw, rng.uniform(-1, 1) * PITCH_LIMIT, rng.uniform(-1, 1) * ROLL_LIMIT)
-    names, light, relight = _lights(number, rng)
+    name, radiance, relight = _lights(number, rng)
+    if light is not None:
+        name, radiance = light
     focal, principal, translation, height, width = _camera(
         model, model.vertices(shape, expression), rotation, scale, rng
     )
@@ -91,17 +116,17 @@ def make(model: MorphableModel, number: int, *, texture: int = 1024, scale: floa
         translation=translation,
         focal=focal,
         principal=principal,
-        light=light,
+        light=radiance,
         exposure=torch.zeros(1),
         white_balance=torch.from_numpy(rng.normal(0.0, 0.06, (1, 2))).float(),
         height=height,
         width=width,
-        maps=person_maps(model, albedo, texture, rng),
+        maps=person_maps(model, albedo, texture, rng) if detail else None,
     )
-    pixels, exposure = _photograph(scene, model, rng)
+    pixels, exposure = _photograph(scene, model, rng, draw)
     scene = replace(scene, exposure=torch.tensor([exposure]))
     tone = float(metrics.typology_angle(model.diffuse(albedo)[0, metrics.face_vertices(model)].mean(0)))
-    return SyntheticPhoto(f"synthetic_{number:02d}", pixels, scene, relight, names, tone, yaw)
+    return SyntheticPhoto(f"synthetic_{number:02d}", pixels, scene, relight, name, tone, yaw)
 
 
 def seen_through(truth: Scene, left: float, top: float, scale: float, height: int, width: int) -> Scene:
@@ -208,23 +233,25 @@ def _camera(
     return torch.tensor([focal]), principal[None], (distance * ray - centre)[None].float(), height, width
 
 
-def _photograph(scene: Scene, model: MorphableModel, rng: np.random.Generator) -> tuple[NDArray[np.uint8], float]:
+def _photograph(
+    scene: Scene, model: MorphableModel, rng: np.random.Generator, draw: Draw
+) -> tuple[NDArray[np.uint8], float]:
     """Expose, lay over a background, add the sensor's noise and quantise. Returns 8-bit sRGB and the log exposure."""
     left, top, right, bottom = _head_window(scene, model)
     window = (slice(top, bottom), slice(left, right))
     close = seen_through(
         scene, left, top, SUPERSAMPLING, (bottom - top) * SUPERSAMPLING, (right - left) * SUPERSAMPLING
     )
-    drawn = render(close, model)
+    covered, image = draw(close, model)
     mask = np.zeros((scene.height, scene.width, 1), np.float32)
-    mask[window] = _shrink(drawn.mask[0, ..., None].float()).numpy()
-    bright = luminance(drawn.image[0][drawn.mask[0]])
+    mask[window] = _shrink(covered[..., None].float()).numpy()
+    bright = luminance(image[covered])
     # A centre-weighted meter corrects for the subject in part; the 98th percentile stays below white.
     exposure = METERED * np.log(0.30 / float(bright.mean())) + rng.normal(0.0, 0.15)
     exposure = float(min(exposure, np.log(0.92 / float(bright.sort().values[int(0.98 * len(bright))]))))
     white_balance = np.exp(np.array([scene.white_balance[0, 0], 0.0, scene.white_balance[0, 1]], np.float32))
     picture = (1.0 - mask) * _background(scene, mask[..., 0], white_balance, rng)
-    picture[window] += _shrink(drawn.image[0]).numpy() * np.exp(exposure)
+    picture[window] += _shrink(image).numpy() * np.exp(exposure)
     noise = rng.standard_normal(picture.shape, np.float32) * np.sqrt(READ_NOISE**2 + SHOT_NOISE * picture.clip(0.0))
     encoded = linear_to_srgb(torch.from_numpy(picture + noise).float())
     return (encoded * 255.0).round().to(torch.uint8).numpy(), exposure

@@ -19,6 +19,7 @@ from nextface.landmarks.points import POINT_COUNTS, Landmarks
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.render import render
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene
 
 BANDS = 5
@@ -112,11 +113,12 @@ def observe_scene(
 
 def portrait_of(scene: Scene, model: MorphableModel, convention: str = "mediapipe") -> Portrait:
     """The scene photographed, exposed so that nothing clips."""
-    drawn = render(scene, model)
+    transport = Transport.of_head(scene, model)
+    drawn = render(scene, model, transport=transport)
     brightest = float(drawn.image.max())
     if brightest > 0.9:
         scene = replace(scene, exposure=scene.exposure + math.log(0.9 / brightest))
-        drawn = render(scene, model)
+        drawn = render(scene, model, transport=transport)
     image = torch.where(drawn.mask[..., None], drawn.image, WALL)
     return Portrait(scene, observe_scene(scene, model, convention, image=image), drawn.mask)
 

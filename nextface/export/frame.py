@@ -43,7 +43,7 @@ def overlay(result: PhotoResult, photo: Photo) -> bytes:
     frame = Image.fromarray(photo.source.srgb8()).copy()
     crop = photo.crop
     size = round(crop.width / crop.scale), round(crop.height / crop.scale)
-    drawing = render(enlarged(result.scene, min(max(size), LARGEST_DRAWING)), result.model)
+    drawing = render(enlarged(result.scene, min(max(size), LARGEST_DRAWING)), result.model, transport=result.transport)
     picture = to_pillow(encode_srgb(drawing.image[0])).resize(size, Image.Resampling.BILINEAR)
     opacity = to_pillow(encode_linear(feathered(drawing.mask[0]))).resize(size, Image.Resampling.BILINEAR)
     frame.paste(picture, (round(crop.left), round(crop.top)), opacity)

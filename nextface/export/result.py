@@ -11,6 +11,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.render import Rendering, render, to_view
 from nextface.rendering.skin import statistical_maps
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene
 from nextface.textures import LaplacianTexture, SkinMaps
 
@@ -45,12 +46,18 @@ def with_maps(scene: Scene, model: MorphableModel, resolution: int) -> Scene:
 
 
 class PhotoResult:
-    """index: of the photo; scene: of one image, with maps."""
+    """index: of the photo; scene: of one image, with maps; self_shadowing: draw the shadows that the head casts on itself."""
 
-    def __init__(self, index: int, scene: Scene, model: MorphableModel) -> None:
+    def __init__(self, index: int, scene: Scene, model: MorphableModel, self_shadowing: bool = True) -> None:
         self.index = index
         self.scene = scene
         self.model = model
+        self.self_shadowing = self_shadowing
+
+    @cached_property
+    def transport(self) -> Transport | None:
+        """How the head shadows itself, None where it is drawn without shadows."""
+        return Transport.of_head(self.scene, self.model) if self.self_shadowing else None
 
     @cached_property
     def vertices_model(self) -> Tensor:
@@ -81,4 +88,4 @@ class PhotoResult:
     @cached_property
     def rendering(self) -> Rendering:
         """The reconstruction as the photo's camera sees it."""
-        return render(self.scene, self.model)
+        return render(self.scene, self.model, transport=self.transport)

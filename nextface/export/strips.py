@@ -14,7 +14,11 @@ from nextface.export.result import scene_of
 from nextface.morphable.model import MorphableModel
 from nextface.photo import Photo
 from nextface.rendering.render import Rendering, render
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene
+
+_DIRECTIONS = 64
+"""Of the shadows in debug pictures, which are made often."""
 
 
 def panels(image: Tensor, rendering: Rendering, index: int = 0) -> dict[str, np.ndarray]:
@@ -46,10 +50,19 @@ def strip(image: Tensor, rendering: Rendering, index: int = 0) -> np.ndarray:
 
 
 def debug_strip(
-    folder: Path | str, stage: int, iteration: int, photo: Photo, scene: Scene, model: MorphableModel, index: int = 0
+    folder: Path | str,
+    stage: int,
+    iteration: int,
+    photo: Photo,
+    scene: Scene,
+    model: MorphableModel,
+    index: int = 0,
+    self_shadowing: bool = True,
 ) -> Path:
     """Write `debug/debug{stage}_iter{iteration}_frame{index}.png` below the result folder; the scene may be mid-fit."""
     with torch.no_grad():
-        rendering = render(scene_of(scene, index), model)
+        alone = scene_of(scene, index)
+        transport = Transport.of_head(alone, model, _DIRECTIONS) if self_shadowing else None
+        rendering = render(alone, model, transport=transport)
         content = png(strip(photo.image, rendering))
     return write_bytes(Path(folder) / "debug" / f"debug{stage}_iter{iteration}_frame{index}.png", content)

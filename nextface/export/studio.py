@@ -11,13 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import avg_pool2d
 
 from nextface.export.images import encode_srgb, over, to_pillow
 from nextface.export.result import PhotoResult
-from nextface.rendering.camera import Camera
-from nextface.rendering.render import render, to_view
-from nextface.rendering.shading import shade
+from nextface.rendering.render import render
 from nextface.scene import Scene
 
 DISTANCE = 900.0  # mm from the camera to the head's middle: a portrait lens's natural perspective
@@ -57,7 +55,7 @@ def _about_vertical(yaw: float, point: Tensor) -> Tensor:
 
 def studio_view(result: PhotoResult, yaw: float, size: int) -> np.ndarray:
     """One picture on the backdrop under the photo's own light, sRGB bytes `[size, size, 3]`."""
-    rendering = render(studio_scene(result, yaw, size), result.model)
+    rendering = render(studio_scene(result, yaw, size), result.model, transport=result.transport)
     image, mask = rendering.image[0], rendering.mask[0]
     return encode_srgb(over(image, mask, image.new_tensor(BACKDROP)))
 
@@ -65,22 +63,13 @@ def studio_view(result: PhotoResult, yaw: float, size: int) -> np.ndarray:
 def relit_views(result: PhotoResult, yaw: float, size: int, lights: Sequence[Tensor]) -> list[np.ndarray]:
     """The same picture under each of several lights, sRGB bytes `[size, size, 3]`.
 
-    lights: SH coefficients in the view frame, [1, L, 3] each. The surface is drawn once at twice the size and only shaded
-    anew; halving the pictures smooths all edges.
+    lights: SH coefficients in the view frame, [1, L, 3] each. Drawn at twice the size: halving the pictures smooths all edges.
     """
     scene = studio_scene(result, yaw, 2 * size)
-    surface = render(scene, result.model)
-    mask = surface.mask[0]
-    row, column = mask.nonzero(as_tuple=True)
-    image = torch.zeros_like(row)
-    to_viewer = normalize(-to_view(Camera.of(scene).rays(image, row, column)), dim=-1)
-    normal, diffuse, specular, roughness = (
-        images[0][mask] for images in (surface.normal, surface.diffuse, surface.specular, surface.roughness)
-    )
     pictures = []
     for radiance in lights:
-        picture = mask.new_tensor(BACKDROP, dtype=to_viewer.dtype).repeat(2 * size, 2 * size, 1)
-        picture[mask] = shade(normal, to_viewer, diffuse, specular, roughness, radiance, image)
+        drawn = render(scene, result.model, radiance=radiance, transport=result.transport)
+        picture = torch.where(drawn.mask[0, ..., None], drawn.image[0], drawn.image.new_tensor(BACKDROP))
         halved = avg_pool2d(picture.clamp(0.0, 1.0).permute(2, 0, 1), 2).permute(1, 2, 0)
         pictures.append(encode_srgb(halved))
     return pictures

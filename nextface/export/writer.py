@@ -85,7 +85,7 @@ class _Export:
         self.gif: bytes | None = None
         config, model = reconstruction.config, reconstruction.model.to("cpu")
         self.scene = with_maps(reconstruction.scene.detached().to("cpu"), model, config.texture_resolution)
-        self.result = PhotoResult(0, scene_of(self.scene, 0), model)
+        self.result = PhotoResult(0, scene_of(self.scene, 0), model, reconstruction.config.self_shadowing)
 
     def run(self, name: str) -> None:
         SUBSETS[name](self)

@@ -63,7 +63,7 @@ def test_png_is_encoded_and_exr_is_not_clipped(reconstruction, folder, tmp_path)
 
 
 def test_relit_views_agree_with_the_renderer(reconstruction):
-    """Shading the surface anew under a light is drawing the head under that light."""
+    """A relit view is the head drawn under that light, shadows included, at twice the size."""
     from nextface.export.images import encode_srgb
     from nextface.export.result import PhotoResult
     from nextface.export.studio import BACKDROP, relit_views, studio_scene
@@ -72,7 +72,7 @@ def test_relit_views_agree_with_the_renderer(reconstruction):
     result = PhotoResult(0, reconstruction.scene, reconstruction.model)
     light = STUDIO_LIGHTS[1].radiance(9)
     (relit,) = relit_views(result, 0.4, 96, [light])
-    drawn = render(studio_scene(result, 0.4, 192), reconstruction.model, radiance=light)
+    drawn = render(studio_scene(result, 0.4, 192), reconstruction.model, radiance=light, transport=result.transport)
     picture = torch.where(drawn.mask[0, ..., None], drawn.image[0].clamp(0, 1), torch.tensor(BACKDROP))
     expected = encode_srgb(picture.unflatten(0, (96, 2)).unflatten(2, (96, 2)).mean((1, 3)))
     off = np.abs(relit.astype(int) - expected.astype(int)).max(-1)
