@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from nextface.rendering.camera import Camera
-from nextface.rendering.jit import array
+from nextface.rendering.jit import Call, array, together
 from nextface.rendering.raster import VisiblePixels
 
 NEAR = 1.0
-_SUBPIXEL = 256
+_SUBPIXEL_BITS = 8
+_SUBPIXEL = 1 << _SUBPIXEL_BITS
+_ROWS = 64
+"""Fewest rows that are worth another thread, which has to look at every triangle again."""
 _LIMIT = float(2**29)  # sub-pixel units; keeps edge functions within 64 bits
 
 
@@ -27,7 +30,8 @@ class CpuRasterizer:
         """Nearest triangle at every pixel centre.
 
         vertices_camera: camera space, mm. [B, V, 3]; triangles: [T, 3] int64; both faces of a triangle cover.
-        Triangles with a vertex nearer than 1 mm to the camera plane are dropped. No gradients flow.
+        Triangles with a vertex nearer than 1 mm to the camera plane are dropped; nothing is visible outside `camera.frame`.
+        No gradients flow.
         """
         device = vertices_camera.device
         vertices = vertices_camera.detach().float().cpu()
@@ -35,11 +39,23 @@ class CpuRasterizer:
         corners = array(triangles.cpu())
         batch, height, width = vertices.shape[0], camera.height, camera.width
         visible = np.full((batch, height, width), -1, np.int32)
-        screen = np.empty((vertices.shape[1], 2), np.int64)
+        screen = np.empty((batch, vertices.shape[1], 2), np.int64)
+        inverse = np.zeros(screen.shape[:2], np.float32)
+        depth = np.zeros(visible.shape, np.float32)
+        shares = max(1, min(-(-torch.get_num_threads() // batch), height // _ROWS))
+        edges = [height * share // shares for share in range(shares + 1)]
+        project: list[Call] = []
+        draw: list[Call] = []
         for b in range(batch):
-            inverse = np.zeros(vertices.shape[1], np.float32)
-            depth = np.zeros((height, width), np.float32)
-            _draw(array(vertices[b]), corners, float(focal[b]), array(principal[b]), screen, inverse, depth, visible[b])
+            project.append(
+                (_project, (array(vertices[b]), float(focal[b]), array(principal[b]), screen[b], inverse[b]))
+            )
+            canvas = (screen[b], corners, inverse[b], depth[b], visible[b])
+            draw += [(_draw, (*rows, *canvas)) for rows in zip(edges[:-1], edges[1:], strict=True)]
+        together(project)
+        together(draw)
+        if camera.frame is not None:
+            visible[~array(camera.frame.cpu())] = -1
         parts = np.empty((4, np.count_nonzero(visible >= 0)), np.int64)
         links = np.full((parts.shape[1], 4), -1, np.int64)
         _pack(visible, np.empty(width, np.int64), parts, links)
@@ -49,26 +65,39 @@ class CpuRasterizer:
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw(vertices, triangles, focal, principal, screen, inverse, depth, visible):  # type: ignore[no-untyped-def]
-    """Fill `visible` [H, W] with triangle indices. Edge functions are integers: exact and antisymmetric on shared edges.
-
-    screen: work space for sub-pixel coordinates [V, 2]; inverse: 1/z of usable vertices [V] and depth: 1/z [H, W], both zero.
-    """
-    height, width = visible.shape
-    x, y = screen[:, 0], screen[:, 1]
+def _project(vertices, focal, principal, screen, inverse):  # type: ignore[no-untyped-def]
+    """Sub-pixel coordinates of the vertices, [V, 2], and 1/z of the usable ones, [V], zero before."""
     for v in range(vertices.shape[0]):
         z = vertices[v, 2]
         if z >= NEAR:
-            sx = (focal * vertices[v, 0] / z + principal[0]) * _SUBPIXEL
-            sy = (focal * vertices[v, 1] / z + principal[1]) * _SUBPIXEL
-            if abs(sx) < _LIMIT and abs(sy) < _LIMIT:
-                x[v] = int(np.floor(sx + 0.5))
-                y[v] = int(np.floor(sy + 0.5))
+            x = (focal * vertices[v, 0] / z + principal[0]) * _SUBPIXEL
+            y = (focal * vertices[v, 1] / z + principal[1]) * _SUBPIXEL
+            if abs(x) < _LIMIT and abs(y) < _LIMIT:
+                screen[v, 0] = int(np.floor(x + 0.5))
+                screen[v, 1] = int(np.floor(y + 0.5))
                 inverse[v] = 1.0 / z
+
+
+@numba.njit(cache=True, nogil=True)
+def _draw(start, stop, screen, triangles, inverse, depth, visible):  # type: ignore[no-untyped-def]
+    """Fill the rows start…stop of `visible` [H, W] with triangle indices. Edge functions are integers: exact and antisymmetric
+    on shared edges. screen, inverse: of `_project`; depth: 1/z, zero before. [H, W]
+    """
+    width = visible.shape[1]
+    x, y = screen[:, 0], screen[:, 1]
     half = _SUBPIXEL // 2
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         if inverse[a] == 0.0 or inverse[b] == 0.0 or inverse[c] == 0.0:
+            continue
+        # First and last pixel centre (at 128 mod 256) inside the bounding box.
+        top = max((min(y[a], y[b], y[c]) + half - 1) >> _SUBPIXEL_BITS, start)
+        bottom = min((max(y[a], y[b], y[c]) - half) >> _SUBPIXEL_BITS, stop - 1)
+        if top > bottom:
+            continue
+        left = max((min(x[a], x[b], x[c]) + half - 1) >> _SUBPIXEL_BITS, 0)
+        right = min((max(x[a], x[b], x[c]) - half) >> _SUBPIXEL_BITS, width - 1)
+        if left > right:
             continue
         area = (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a])
         if area == 0:
@@ -76,13 +105,6 @@ def _draw(vertices, triangles, focal, principal, screen, inverse, depth, visible
         if area < 0:
             b, c = c, b
             area = -area
-        # First and last pixel centre (at 128 mod 256) inside the bounding box.
-        left = max((min(x[a], x[b], x[c]) + half - 1) // _SUBPIXEL, 0)
-        right = min((max(x[a], x[b], x[c]) - half) // _SUBPIXEL, width - 1)
-        top = max((min(y[a], y[b], y[c]) + half - 1) // _SUBPIXEL, 0)
-        bottom = min((max(y[a], y[b], y[c]) - half) // _SUBPIXEL, height - 1)
-        if left > right or top > bottom:
-            continue
         ax, ay, bx, by, cx, cy = x[a], y[a], x[b], y[b], x[c], y[c]
         px, py = left * _SUBPIXEL + half, top * _SUBPIXEL + half
         # A centre on an edge belongs to the triangle whose top or left edge it is; -1 turns ">= 0" into "> 0" elsewhere.

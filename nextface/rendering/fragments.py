@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from nextface.rendering.camera import Camera
-from nextface.rendering.jit import array, compiled, kernel
+from nextface.rendering.jit import array, compiled, image_starts, kernel, spread, together
 from nextface.rendering.raster import VisiblePixels
 
 
@@ -106,9 +106,8 @@ class _Barycentrics(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(vertices, focal, principal, corners, image, row, column)  # type: ignore[attr-defined]
         weights = torch.empty_like(corners, dtype=vertices.dtype)
-        _barycentrics_forward(
-            *(array(part) for part in (vertices, focal, principal, corners, image, row, column)), weights.numpy()
-        )
+        inputs = (array(part) for part in (vertices, focal, principal, corners, image, row, column))
+        spread(_barycentrics_forward, len(corners), *inputs, weights.numpy())
         return weights
 
     @staticmethod
@@ -116,16 +115,16 @@ class _Barycentrics(torch.autograd.Function):
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
         saved = ctx.saved_tensors  # type: ignore[attr-defined]
         gradients = [torch.zeros_like(part, memory_format=torch.contiguous_format) for part in saved[:3]]
-        _barycentrics_backward(
-            *(array(part) for part in saved), array(cotangent), *(part.numpy() for part in gradients)
-        )
+        inputs = (*(array(part) for part in saved), array(cotangent), *(part.numpy() for part in gradients))
+        starts = image_starts(saved[4], len(saved[0]))
+        together([(_barycentrics_backward, (*ends, *inputs)) for ends in zip(starts[:-1], starts[1:], strict=True)])
         return *gradients, None, None, None, None
 
 
 @kernel
-def _barycentrics_forward(vertices, focal, principal, corners, image, row, column, weights):  # type: ignore[no-untyped-def]
+def _barycentrics_forward(start, stop, vertices, focal, principal, corners, image, row, column, weights):  # type: ignore[no-untyped-def]
     half = vertices.dtype.type(0.5)
-    for p in range(corners.shape[0]):
+    for p in range(start, stop):
         b = image[p]
         dx = (column[p] + half - principal[b, 0]) / focal[b]
         dy = (row[p] + half - principal[b, 1]) / focal[b]
@@ -140,10 +139,10 @@ def _barycentrics_forward(vertices, focal, principal, corners, image, row, colum
 
 @kernel
 def _barycentrics_backward(  # type: ignore[no-untyped-def]
-    vertices, focal, principal, corners, image, row, column, cotangent, to_vertices, to_focal, to_principal
+    start, stop, vertices, focal, principal, corners, image, row, column, cotangent, to_vertices, to_focal, to_principal
 ):
     half = vertices.dtype.type(0.5)
-    for p in range(corners.shape[0]):
+    for p in range(start, stop):
         b = image[p]
         f = focal[b]
         dx = (column[p] + half - principal[b, 0]) / f
@@ -182,7 +181,8 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx: FunctionCtx, attributes: Tensor, weights: Tensor, image: Tensor, corners: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(attributes, weights, image, corners)  # type: ignore[attr-defined]
         values = attributes.new_empty(corners.shape[0], attributes.shape[2])
-        _interpolate_forward(*(array(part) for part in (attributes, weights, image, corners)), values.numpy())
+        inputs = (array(part) for part in (attributes, weights, image, corners))
+        spread(_interpolate_forward, len(corners), *inputs, values.numpy())
         return values
 
     @staticmethod
@@ -192,19 +192,27 @@ class _Interpolate(torch.autograd.Function):
         wants_attributes, wants_weights = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
         to_attributes = to_weights = None
         parts = [array(part) for part in (attributes, weights, image, corners, cotangent)]
-        if wants_attributes:
-            to_attributes = torch.zeros_like(attributes, memory_format=torch.contiguous_format)
-            _interpolate_to_attributes(*parts[1:], to_attributes.numpy())
+        calls = []
         if wants_weights:
             to_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
-            _interpolate_to_weights(parts[0], *parts[2:], to_weights.numpy())
+            middle, end = len(corners) // 2, len(corners)
+            inputs = (parts[0], *parts[2:], to_weights.numpy())
+            calls = [(_interpolate_to_weights, (*ends, *inputs)) for ends in ((0, middle), (middle, end))]
+        if wants_attributes:
+            to_attributes = torch.zeros_like(attributes, memory_format=torch.contiguous_format)
+            inputs = (*parts[1:], to_attributes.numpy())
+            starts = image_starts(image, len(attributes))
+            calls += [
+                (_interpolate_to_attributes, (*ends, *inputs)) for ends in zip(starts[:-1], starts[1:], strict=True)
+            ]
+        together(calls[::-1])
         return to_attributes, to_weights, None, None
 
 
 @kernel
-def _interpolate_forward(attributes, weights, image, corners, values):  # type: ignore[no-untyped-def]
+def _interpolate_forward(start, stop, attributes, weights, image, corners, values):  # type: ignore[no-untyped-def]
     shared = attributes.shape[0] == 1
-    for p in range(corners.shape[0]):
+    for p in range(start, stop):
         b = 0 if shared else image[p]
         i, j, k = corners[p, 0], corners[p, 1], corners[p, 2]
         wi, wj, wk = weights[p, 0], weights[p, 1], weights[p, 2]
@@ -213,9 +221,9 @@ def _interpolate_forward(attributes, weights, image, corners, values):  # type: 
 
 
 @kernel
-def _interpolate_to_attributes(weights, image, corners, cotangent, to_attributes):  # type: ignore[no-untyped-def]
+def _interpolate_to_attributes(start, stop, weights, image, corners, cotangent, to_attributes):  # type: ignore[no-untyped-def]
     shared = to_attributes.shape[0] == 1
-    for p in range(corners.shape[0]):
+    for p in range(start, stop):
         b = 0 if shared else image[p]
         i, j, k = corners[p, 0], corners[p, 1], corners[p, 2]
         wi, wj, wk = weights[p, 0], weights[p, 1], weights[p, 2]
@@ -227,10 +235,10 @@ def _interpolate_to_attributes(weights, image, corners, cotangent, to_attributes
 
 
 @kernel
-def _interpolate_to_weights(attributes, image, corners, cotangent, to_weights):  # type: ignore[no-untyped-def]
+def _interpolate_to_weights(start, stop, attributes, image, corners, cotangent, to_weights):  # type: ignore[no-untyped-def]
     shared = attributes.shape[0] == 1
     zero = attributes.dtype.type(0)
-    for p in range(corners.shape[0]):
+    for p in range(start, stop):
         b = 0 if shared else image[p]
         i, j, k = corners[p, 0], corners[p, 1], corners[p, 2]
         gi, gj, gk = zero, zero, zero

@@ -1,21 +1,32 @@
-"""Compiled CPU kernels: one decorator and the views they work on.
+"""Compiled CPU kernels: one decorator, the views they work on, and how they share the cores.
 
-Kernels run on one thread in a fixed order, so that the same input gives the same bytes. Each has a plain torch twin, which
-also serves every device other than the CPU; `compiled` is the one place that chooses between them.
+A kernel takes the range of its work, [start, stop), and writes nothing that another range writes, so that the same input
+gives the same bytes however many threads work. Each has a plain torch twin, which also serves every device other than the
+CPU; `compiled` is the one place that chooses between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numba
 import numpy as np
+import torch
 from torch import Tensor
 
 # Reassociation and fused multiply-add vectorise sums; NaN and infinity keep their meaning.
 _RELAXED = {"reassoc", "contract", "arcp", "nsz"}
+
+GRAIN = 2048
+"""Fewest pixels or vertices that are worth another thread's waking, some 20 µs."""
+
+_STRIPS = 4
+"""Most strips into which an image's pixels are cut where a kernel sums over them: each strip has sums of its own."""
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,6 +37,61 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def array(tensor: Tensor) -> np.ndarray:
     """A contiguous numpy view (or copy, when not contiguous) of a CPU tensor, without its gradient."""
     return tensor.detach().contiguous().numpy()
+
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def spread(work: Callable[..., Any], count: int, *arguments: Any, grain: int = GRAIN) -> None:
+    """work(start, stop, *arguments) over 0…count, one contiguous share per thread of at least `grain`."""
+    shares = max(1, min(torch.get_num_threads(), count // grain))
+    edges = [count * share // shares for share in range(shares + 1)]
+    together([(work, (start, stop, *arguments)) for start, stop in zip(edges[:-1], edges[1:], strict=True)])
+
+
+def together(calls: Sequence[Call]) -> None:
+    """Make independent calls of kernels on as many threads as torch uses; returns when all are done.
+
+    The threads are the interpreter's own and sleep while they wait. Numba's would be a second pool that spins beside
+    torch's, which costs a factor of 20 on few cores, and its built-in scheduler ends the process when two callers meet.
+    """
+    helpers = min(torch.get_num_threads(), len(calls)) - 1
+    queue = iter(calls)
+
+    def drain() -> None:
+        for work, arguments in queue:
+            work(*arguments)
+
+    waiting = [_pool(os.getpid(), helpers).submit(drain) for _ in range(helpers)]
+    try:
+        drain()
+    finally:
+        wait(waiting)
+    for helper in waiting:
+        helper.result()
+
+
+def image_starts(image: Tensor, batch: int) -> np.ndarray:
+    """First pixel of each image, and the end. image: ascending, [P] -> [B + 1]"""
+    if batch == 1:
+        return np.array([0, len(image)])
+    return np.searchsorted(array(image), np.arange(batch + 1))
+
+
+def strips(starts: np.ndarray) -> list[tuple[int, int, int]]:
+    """The images' pixels cut into contiguous strips: image, start, stop. As many whatever the number of threads."""
+    found = []
+    for number, (start, stop) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        count = int(min(max((stop - start) // GRAIN, 1), _STRIPS))
+        edges = [int(start + (stop - start) * strip // count) for strip in range(count + 1)]
+        found += [(number, *pair) for pair in zip(edges[:-1], edges[1:], strict=True)]
+    return found
+
+
+@lru_cache(maxsize=2)
+def _pool(process: int, helpers: int) -> ThreadPoolExecutor:
+    """Threads do not survive a fork, so each process has its own."""
+    return ThreadPoolExecutor(helpers, thread_name_prefix="nextface")
 
 
 _kernels_on = True

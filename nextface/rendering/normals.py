@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nextface.rendering.jit import array, compiled, kernel
+from nextface.rendering.jit import array, compiled, kernel, spread
 
 _SMALLEST = 1e-12
 
@@ -36,7 +36,8 @@ class _VertexNormals(torch.autograd.Function):
     def forward(ctx: FunctionCtx, vertices: Tensor, triangles: Tensor) -> Tensor:  # type: ignore[override]
         normals = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
         lengths = vertices.new_empty(vertices.shape[:2])
-        _normals_forward(array(vertices), array(triangles), normals.numpy(), lengths.numpy())
+        outputs = (normals.numpy(), lengths.numpy())
+        spread(_normals_forward, len(vertices), array(vertices), array(triangles), *outputs, grain=1)
         ctx.save_for_backward(vertices, triangles, normals, lengths)  # type: ignore[attr-defined]
         return normals
 
@@ -47,14 +48,15 @@ class _VertexNormals(torch.autograd.Function):
         to_sums = torch.empty_like(normals)
         to_vertices = torch.zeros_like(vertices, memory_format=torch.contiguous_format)
         inputs = (vertices, triangles, normals, lengths, cotangent)
-        _normals_backward(*(array(part) for part in inputs), to_sums.numpy(), to_vertices.numpy())
+        outputs = (to_sums.numpy(), to_vertices.numpy())
+        spread(_normals_backward, len(vertices), *(array(part) for part in inputs), *outputs, grain=1)
         return to_vertices, None
 
 
 @kernel
-def _normals_forward(vertices, triangles, normals, lengths):  # type: ignore[no-untyped-def]
+def _normals_forward(start, stop, vertices, triangles, normals, lengths):  # type: ignore[no-untyped-def]
     smallest = vertices.dtype.type(_SMALLEST)
-    for b in range(vertices.shape[0]):
+    for b in range(start, stop):
         for t in range(triangles.shape[0]):
             i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             ax, ay, az = vertices[b, i, 0], vertices[b, i, 1], vertices[b, i, 2]
@@ -73,8 +75,8 @@ def _normals_forward(vertices, triangles, normals, lengths):  # type: ignore[no-
 
 
 @kernel
-def _normals_backward(vertices, triangles, normals, lengths, cotangent, to_sums, to_vertices):  # type: ignore[no-untyped-def]
-    for b in range(vertices.shape[0]):
+def _normals_backward(start, stop, vertices, triangles, normals, lengths, cotangent, to_sums, to_vertices):  # type: ignore[no-untyped-def]
+    for b in range(start, stop):
         for v in range(vertices.shape[1]):
             x, y, z = normals[b, v, 0], normals[b, v, 1], normals[b, v, 2]
             gx, gy, gz = cotangent[b, v, 0], cotangent[b, v, 1], cotangent[b, v, 2]

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import normalize
 
-from nextface.rendering.jit import array, compiled, kernel
+from nextface.rendering.jit import array, compiled, kernel, spread
 
 NODES = 33
 TABLE_BANDS = 10
 NORMAL_BANDS = 5
 _ABOUT_NORMAL = 2 + TABLE_BANDS
+_ENTRIES = _ABOUT_NORMAL + NORMAL_BANDS
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class _Lobes(torch.autograd.Function):
         about_normal = normal.new_empty(normal.shape[0], min(bands, NORMAL_BANDS))
         outputs = (direction, strength, about_direction, about_normal)
         inputs = [array(part) for part in (table, normal, to_viewer, roughness)]
-        _lobes_forward(*inputs, *(part.numpy() for part in outputs))
+        spread(_lobes_forward, len(normal), *inputs, *(part.numpy() for part in outputs))
         ctx.save_for_backward(normal, to_viewer, roughness)  # type: ignore[attr-defined]
         return outputs
 
@@ -102,7 +103,9 @@ class _Lobes(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *cotangents: Tensor):  # type: ignore[override, no-untyped-def]
         normal, to_viewer, roughness = ctx.saved_tensors  # type: ignore[attr-defined]
         gradients = [part.new_empty(part.shape) for part in (normal, to_viewer, roughness)]
-        _lobes_backward(
+        spread(
+            _lobes_backward,
+            len(normal),
             *(array(part) for part in (specular_table(normal.dtype), normal, to_viewer, roughness)),
             *(array(part) for part in cotangents),
             *(part.numpy() for part in gradients),
@@ -111,11 +114,14 @@ class _Lobes(torch.autograd.Function):
 
 
 @kernel
-def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, about_direction, about_normal):  # type: ignore[no-untyped-def]
+def _lobes_forward(  # type: ignore[no-untyped-def]
+    start, stop, table, normal, to_viewer, roughness, direction, strength, about_direction, about_normal
+):
     dtype = normal.dtype
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
     nodes = NODES - 1
-    for p in range(normal.shape[0]):
+    entries = np.empty(_ENTRIES, dtype)
+    for p in range(start, stop):
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
         viewing = nx * vx + ny * vy + nz * vz
@@ -125,14 +131,13 @@ def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, abo
         w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
         a = i * NODES + j
         b, c, d = a + 1, a + NODES, a + NODES + 1
-        strength[p, 0] = w00 * table[a, 0] + w01 * table[b, 0] + w10 * table[c, 0] + w11 * table[d, 0]
-        tilt = w00 * table[a, 1] + w01 * table[b, 1] + w10 * table[c, 1] + w11 * table[d, 1]
+        for k in range(_ENTRIES):
+            entries[k] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
+        strength[p, 0], tilt = entries[0], entries[1]
         for band in range(about_direction.shape[1]):
-            k = 2 + band
-            about_direction[p, band] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
+            about_direction[p, band] = entries[2 + band]
         for band in range(about_normal.shape[1]):
-            k = _ABOUT_NORMAL + band
-            about_normal[p, band] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
+            about_normal[p, band] = entries[_ABOUT_NORMAL + band]
         to_normal = tilt + (one - tilt) * two * viewing
         dx = to_normal * nx - (one - tilt) * vx
         dy = to_normal * ny - (one - tilt) * vy
@@ -143,6 +148,8 @@ def _lobes_forward(table, normal, to_viewer, roughness, direction, strength, abo
 
 @kernel
 def _lobes_backward(  # type: ignore[no-untyped-def]
+    start,
+    stop,
     table,
     normal,
     to_viewer,
@@ -158,7 +165,8 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
     dtype = normal.dtype
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
     nodes = NODES - 1
-    for p in range(normal.shape[0]):
+    to_entries = np.zeros(_ENTRIES, dtype)
+    for p in range(start, stop):
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
         viewing = nx * vx + ny * vy + nz * vz
@@ -180,18 +188,15 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
         with_normal = gx * nx + gy * ny + gz * nz
         with_viewer = gx * vx + gy * vy + gz * vz
         to_tilt = (one - two * viewing) * with_normal + with_viewer
-        # Cotangent-weighted sums of each of the four nodes' entries.
-        g = to_strength[p, 0]
-        sa, sb = g * table[a, 0] + to_tilt * table[a, 1], g * table[b, 0] + to_tilt * table[b, 1]
-        sc, sd = g * table[c, 0] + to_tilt * table[c, 1], g * table[d, 0] + to_tilt * table[d, 1]
+        # Cotangents of the entries, and their sums with each of the four nodes.
+        to_entries[0], to_entries[1] = to_strength[p, 0], to_tilt
         for band in range(to_about_direction.shape[1]):
-            g, k = to_about_direction[p, band], 2 + band
-            sa += g * table[a, k]
-            sb += g * table[b, k]
-            sc += g * table[c, k]
-            sd += g * table[d, k]
+            to_entries[2 + band] = to_about_direction[p, band]
         for band in range(to_about_normal.shape[1]):
-            g, k = to_about_normal[p, band], _ABOUT_NORMAL + band
+            to_entries[_ABOUT_NORMAL + band] = to_about_normal[p, band]
+        sa, sb, sc, sd = zero, zero, zero, zero
+        for k in range(_ENTRIES):
+            g = to_entries[k]
             sa += g * table[a, k]
             sb += g * table[b, k]
             sc += g * table[c, k]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -12,7 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments, interpolate
-from nextface.rendering.jit import array, compiled, kernel
+from nextface.rendering.jit import array, compiled, kernel, spread, together
 from nextface.textures import COARSEST, LaplacianTexture, upsample
 
 
@@ -111,6 +114,19 @@ class TextureLookup:
             seen = upsample(seen, size) + marks.reshape(self.batch, size, size, 1)
         return seen
 
+    def touched(self, texture: LaplacianTexture) -> list[Tensor]:
+        """Which texels of each level some pixel looks up. Bool [B, s, s], one row where the texture has one"""
+        found = []
+        for number, level in enumerate(texture.levels):
+            images, size = level.shape[:2]
+            marks = torch.zeros(images * size * size, dtype=torch.bool, device=self.uv.device)
+            pixels = self.own > number - 1.0
+            first = self.image * (size * size if images > 1 else 0)
+            for texel, _ in self._corners(number):
+                marks[(first + texel)[pixels]] = True
+            found.append(marks.reshape(images, size, size))
+        return found
+
     def _corners(self, number: int) -> list[tuple[Tensor, Tensor]]:
         """The four texels looked up in a level, with their weights. `[P]` each."""
         texel, across, down, size = self.texel[number], self.across[number], self.down[number], COARSEST << number
@@ -157,88 +173,72 @@ class _Lookup(torch.autograd.Function):
         ctx.shapes = [level.shape for level in levels]  # type: ignore[attr-defined]
         values = levels[0].new_zeros(own.shape[0], levels[0].shape[3])
         taps = [array(part) for part in (texel, across, down, own, image)]
+        gather, _ = _kernels(values.shape[1])
         for number, level in enumerate(levels):
-            _gather(array(level.flatten(1, 2)), level.shape[1], number, *taps, values.numpy())
+            spread(gather, len(own), array(level.flatten(1, 2)), level.shape[1], number, *taps, values.numpy())
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
         taps = [array(part) for part in ctx.saved_tensors]  # type: ignore[attr-defined]
+        to_values = array(cotangent)
+        _, scatter = _kernels(to_values.shape[1])
         to_levels: list[Tensor | None] = []
+        calls = []
         for number, shape in enumerate(ctx.shapes):  # type: ignore[attr-defined]
-            to_level = None
-            if ctx.needs_input_grad[5 + number]:  # type: ignore[attr-defined]
-                to_level = cotangent.new_zeros(shape)
-                _scatter(to_level.flatten(1, 2).numpy(), shape[1], number, *taps, array(cotangent))
-            to_levels.append(to_level)
+            if not ctx.needs_input_grad[5 + number]:  # type: ignore[attr-defined]
+                to_levels.append(None)
+                continue
+            # Memory that the system hands out as zeros: pages that no pixel touches are never written.
+            to_level = np.zeros(shape, to_values.dtype)
+            flat = to_level.reshape(shape[0], shape[1] * shape[2], shape[3])
+            calls.append((scatter, (flat, shape[1], number, *taps, to_values)))
+            to_levels.append(torch.from_numpy(to_level))
+        together(calls)
         return None, None, None, None, None, *to_levels
 
 
-@kernel
-def _gather(level, size, number, texel, across, down, own, image, values):  # type: ignore[no-untyped-def]
-    """Add one level, [1|B, size², C], to the values [P, C]."""
-    one, above = values.dtype.type(1), values.dtype.type(number - 1)
-    shared, channels = level.shape[0] == 1, level.shape[2]
-    for p in range(own.shape[0]):
-        share = min(own[p] - above, one)
-        if share <= 0:
-            continue
-        b = 0 if shared else image[p]
-        t, right, lower = texel[number, p], across[number, p], down[number, p]
-        w10, w11 = share * lower * (one - right), share * lower * right
-        w00, w01 = share * (one - right) - w10, share * right - w11
-        # Written out per channel count: a loop over one to three channels costs more than the sums in it.
-        if channels == 1:
-            values[p, 0] += _blend(level, b, t, size, 0, w00, w01, w10, w11)
-        elif channels == 2:
-            values[p, 0] += _blend(level, b, t, size, 0, w00, w01, w10, w11)
-            values[p, 1] += _blend(level, b, t, size, 1, w00, w01, w10, w11)
-        elif channels == 3:
-            values[p, 0] += _blend(level, b, t, size, 0, w00, w01, w10, w11)
-            values[p, 1] += _blend(level, b, t, size, 1, w00, w01, w10, w11)
-            values[p, 2] += _blend(level, b, t, size, 2, w00, w01, w10, w11)
-        else:
+@lru_cache
+def _kernels(channels: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Lookup of one level and its transpose, for a count of channels that the compiler knows: loops of unknown length over so
+    few channels cost more than the sums in them."""
+
+    @kernel
+    def gather(start, stop, level, size, number, texel, across, down, own, image, values):  # type: ignore[no-untyped-def]
+        """Add one level, [1|B, size², C], to the values [P, C] of a range of pixels."""
+        one, above = values.dtype.type(1), values.dtype.type(number - 1)
+        shared = level.shape[0] == 1
+        for p in range(start, stop):
+            share = min(own[p] - above, one)
+            if share <= 0:
+                continue
+            b = 0 if shared else image[p]
+            t, right, lower = texel[number, p], across[number, p], down[number, p]
+            w10, w11 = share * lower * (one - right), share * lower * right
+            w00, w01 = share * (one - right) - w10, share * right - w11
             for c in range(channels):
-                values[p, c] += _blend(level, b, t, size, c, w00, w01, w10, w11)
+                upper = w00 * level[b, t, c] + w01 * level[b, t + 1, c]
+                values[p, c] += upper + w10 * level[b, t + size, c] + w11 * level[b, t + size + 1, c]
 
-
-@kernel
-def _blend(level, b, t, size, c, w00, w01, w10, w11):  # type: ignore[no-untyped-def]
-    upper = w00 * level[b, t, c] + w01 * level[b, t + 1, c]
-    return upper + w10 * level[b, t + size, c] + w11 * level[b, t + size + 1, c]
-
-
-@kernel
-def _scatter(to_level, size, number, texel, across, down, own, image, cotangent):  # type: ignore[no-untyped-def]
-    """Transpose of `_gather`, in pixel order; neighbouring pixels write neighbouring texels."""
-    one, above = cotangent.dtype.type(1), cotangent.dtype.type(number - 1)
-    shared, channels = to_level.shape[0] == 1, to_level.shape[2]
-    for p in range(own.shape[0]):
-        share = min(own[p] - above, one)
-        if share <= 0:
-            continue
-        b = 0 if shared else image[p]
-        t, right, lower = texel[number, p], across[number, p], down[number, p]
-        w10, w11 = share * lower * (one - right), share * lower * right
-        w00, w01 = share * (one - right) - w10, share * right - w11
-        if channels == 1:
-            _deposit(to_level, b, t, size, 0, cotangent[p, 0], w00, w01, w10, w11)
-        elif channels == 2:
-            _deposit(to_level, b, t, size, 0, cotangent[p, 0], w00, w01, w10, w11)
-            _deposit(to_level, b, t, size, 1, cotangent[p, 1], w00, w01, w10, w11)
-        elif channels == 3:
-            _deposit(to_level, b, t, size, 0, cotangent[p, 0], w00, w01, w10, w11)
-            _deposit(to_level, b, t, size, 1, cotangent[p, 1], w00, w01, w10, w11)
-            _deposit(to_level, b, t, size, 2, cotangent[p, 2], w00, w01, w10, w11)
-        else:
+    @kernel
+    def scatter(to_level, size, number, texel, across, down, own, image, to_values):  # type: ignore[no-untyped-def]
+        """Transpose of `gather`, in pixel order; neighbouring pixels write neighbouring texels."""
+        one, above = to_values.dtype.type(1), to_values.dtype.type(number - 1)
+        shared = to_level.shape[0] == 1
+        for p in range(own.shape[0]):
+            share = min(own[p] - above, one)
+            if share <= 0:
+                continue
+            b = 0 if shared else image[p]
+            t, right, lower = texel[number, p], across[number, p], down[number, p]
+            w10, w11 = share * lower * (one - right), share * lower * right
+            w00, w01 = share * (one - right) - w10, share * right - w11
             for c in range(channels):
-                _deposit(to_level, b, t, size, c, cotangent[p, c], w00, w01, w10, w11)
+                g = to_values[p, c]
+                to_level[b, t, c] += w00 * g
+                to_level[b, t + 1, c] += w01 * g
+                to_level[b, t + size, c] += w10 * g
+                to_level[b, t + size + 1, c] += w11 * g
 
-
-@kernel
-def _deposit(to_level, b, t, size, c, g, w00, w01, w10, w11):  # type: ignore[no-untyped-def]
-    to_level[b, t, c] += w00 * g
-    to_level[b, t + 1, c] += w01 * g
-    to_level[b, t + size, c] += w10 * g
-    to_level[b, t + size + 1, c] += w11 * g
+    return gather, scatter
