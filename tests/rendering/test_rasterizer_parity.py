@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 import nvdiffrast_double
@@ -237,9 +238,9 @@ def test_depths_use_the_whole_buffer_whatever_the_distance():
     assert bool((positions[..., 3] * usable == usable).all()) and bool(positions.isfinite().all())
 
 
-def test_missing_package_names_the_remedy():
-    if gpu.nvdiffrast_problem() is None:
-        pytest.skip("nvdiffrast is installed here")
+def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "nvdiffrast", None)
+    monkeypatch.delitem(sys.modules, "nvdiffrast.torch", raising=False)
     with pytest.raises(MissingPackageError, match=r"nvdiffrast.*--no-build-isolation git\+https"):
         NvdiffrastRasterizer(torch.device("cuda", 0))
 
