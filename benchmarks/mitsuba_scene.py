@@ -104,6 +104,12 @@ def rough_dielectric(roughness: float) -> Material:
     return Material(bsdf, follows_light=False)
 
 
+def texture(mi: ModuleType, image: Tensor) -> dict[str, Any]:
+    """A map of linear values, top row first, as a texture. `[T, T, C]`"""
+    bitmap = mi.Bitmap(np.ascontiguousarray(image.detach().numpy(), np.float32))
+    return {"type": "bitmap", "bitmap": bitmap, "raw": True}
+
+
 def _spectrum(value: float | dict[str, Any]) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"type": "rgb", "value": value}
 
@@ -171,7 +177,8 @@ def _mesh(mi: ModuleType, surface: Surface, bsdf: dict[str, Any], attributes: di
     values["vertex_normals"] = _flat(surface.normals)
     values["faces"] = surface.triangles.numpy().astype(np.uint32).ravel()
     if surface.uv is not None:
-        values["vertex_texcoords"] = _flat(surface.uv)
+        down = torch.tensor([1.0, -1.0])  # Mitsuba's textures begin at the top
+        values["vertex_texcoords"] = _flat(surface.uv * down + torch.tensor([0.0, 1.0]))
     values.update()
     for name, attribute in attributes.items():
         mesh.add_attribute(name, attribute.shape[1], _flat(attribute))
