@@ -195,6 +195,8 @@ def test_what_is_missing_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert "nvdiffrast" in gpu.missing() and gpu.INSTALL_NVDIFFRAST in gpu.missing()
     assert "--no-build-isolation" in gpu.INSTALL_NVDIFFRAST
+    for document in ("README.md", "docs/gpu.md", "environment.yml"):
+        assert gpu.INSTALL_NVDIFFRAST in (ROOT / document).read_text(encoding="utf-8"), document
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "torch has no CUDA" in gpu.missing()
