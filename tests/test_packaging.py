@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason=
 
 # Import name -> distribution, where they differ.
 DISTRIBUTION = {"cv2": "mediapipe", "PIL": "pillow", "pillow_heif": "pillow-heif"}
-OPTIONAL = {"face_alignment"}  # installed by hand, without its dependencies (README.md)
+OPTIONAL = {"face_alignment", "nvdiffrast"}  # installed by hand (README.md)
 
 
 def pinned(text: str) -> dict[str, str]:
