@@ -10,14 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pretend_device import PRETEND, PretendDevice
 from synthetic_photo import Portrait, known_scene, portrait_of
 
 from nextface import gpu
 from nextface.config import OptimConfig
+from nextface.export import debug_strip
 from nextface.fitting.maps import fit_maps
 from nextface.fitting.pose import fit_pose, start
 from nextface.fitting.progress import Progress
@@ -106,6 +111,18 @@ def test_a_drawing_and_its_gradients(on: Callable, portrait: Portrait, toy: Morp
     # Single pixels may see another triangle through another rasterizer.
     assert float((found[0] - expected[0]).square().mean().sqrt()) < (5e-3 if on is cuda else 1e-5)
     assert float((found[1] - expected[1]).norm()) < (0.05 if on is cuda else 1e-4) * float(expected[1].norm())
+
+
+@pytest.mark.parametrize("on", [pretended, cuda])
+def test_a_debug_picture_of_a_scene_on_the_device(
+    on: Callable, portrait: Portrait, toy: MorphableModel, tmp_path: Path
+):
+    photo = SimpleNamespace(image=portrait.observation.image[0])
+    paths = [debug_strip(tmp_path / "cpu", 2, 30, photo, portrait.truth, toy)]
+    with on() as device:
+        paths.append(debug_strip(tmp_path / "far", 2, 30, photo, portrait.truth.to(device), toy.to(device)))
+    pictures = [np.asarray(Image.open(path), np.float32) for path in paths]
+    assert float(np.abs(pictures[0] - pictures[1]).mean()) < 0.5
 
 
 def counted(name: str, before: Scene, portrait: Portrait, model: MorphableModel, config: OptimConfig) -> PretendDevice:

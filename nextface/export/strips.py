@@ -64,5 +64,5 @@ def debug_strip(
         alone = scene_of(scene, index)
         transport = Transport.of_head(alone, model, _DIRECTIONS) if self_shadowing else None
         rendering = render(alone, model, transport=transport)
-        content = png(strip(photo.image, rendering))
+        content = png(strip(photo.image.to(scene.device), rendering))
     return write_bytes(Path(folder) / "debug" / f"debug{stage}_iter{iteration}_frame{index}.png", content)
