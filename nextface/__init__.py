@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nextface.config import OptimConfig
     from nextface.photo import Photo
-    from nextface.pipeline import reconstruct
+    from nextface.pipeline import reconstruct, reconstruct_many
     from nextface.reconstruction import Reconstruction
     from nextface.scene import Scene
 
@@ -18,9 +18,10 @@ _HOMES = {
     "Reconstruction": "nextface.reconstruction",
     "Scene": "nextface.scene",
     "reconstruct": "nextface.pipeline",
+    "reconstruct_many": "nextface.pipeline",
 }
 
-__all__ = ["OptimConfig", "Photo", "Reconstruction", "Scene", "reconstruct"]
+__all__ = ["OptimConfig", "Photo", "Reconstruction", "Scene", "reconstruct", "reconstruct_many"]
 
 
 def __getattr__(name: str) -> object:

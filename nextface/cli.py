@@ -118,27 +118,43 @@ def set_threads(config: OptimConfig, environment: MutableMapping[str, str]) -> N
 
 
 def _batch(photos: list[Path], parsed: argparse.Namespace, config: OptimConfig) -> int:
-    """Every photo by itself; a failure is told and the rest goes on."""
+    """`batchSize` photos at a time; a failure is told and the rest goes on."""
+    from nextface.pipeline import reconstruct_files
+
     rows = []
-    for number, photo in enumerate(photos, 1):
-        print(f"[{number}/{len(photos)}] {photo.name}", file=sys.stderr)
+    for first in range(0, len(photos), config.batch_size):
+        chunk = photos[first : first + config.batch_size]
+        for number, photo in enumerate(chunk, first + 1):
+            print(f"[{number}/{len(photos)}] {photo.name}", file=sys.stderr)
         began = time.perf_counter()
-        try:
-            _reconstruct(photo, parsed, config)
-            outcome = ""
-        except NextfaceError as error:
-            _say_error(error)
-            outcome = str(error)
-        except Exception as error:
-            logging.getLogger("nextface").exception("%s: failed unexpectedly", photo)
-            outcome = f"{type(error).__name__}: {error}"
-        rows.append((photo.name, outcome, time.perf_counter() - began))
-    failed = sum(bool(outcome) for _, outcome, _ in rows)
+        outcomes = reconstruct_files(chunk, parsed.output, config, skip=parsed.skip)
+        seconds = (time.perf_counter() - began) / len(chunk)
+        for photo, outcome in zip(chunk, outcomes, strict=True):
+            failure = ""
+            if isinstance(outcome, Exception):
+                failure = _told(photo, _translated(outcome, parsed.output / photo.name))
+            else:
+                print(_done(photo, seconds, parsed.output))
+            rows.append((photo.name, failure, seconds))
+    failed = sum(bool(failure) for _, failure, _ in rows)
     width = max(len(name) for name, _, _ in rows)
     print(f"\n{len(rows) - failed} of {len(rows)} photos reconstructed into {parsed.output}")
-    for name, outcome, seconds in rows:
-        print(f"  {name:<{width}}  {seconds:7.1f} s  {'failed: ' + outcome if outcome else 'ok'}")
+    for name, failure, seconds in rows:
+        print(f"  {name:<{width}}  {seconds:7.1f} s  {'failed: ' + failure if failure else 'ok'}")
     return BATCH_FAILED if failed else 0
+
+
+def _told(photo: Path, error: Exception) -> str:
+    """Tell a photo's failure on stderr, with its traceback where nobody expected it; returns it in short."""
+    if isinstance(error, NextfaceError):
+        _say_error(error)
+        return str(error)
+    logging.getLogger("nextface").error("%s: failed unexpectedly", photo, exc_info=error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _done(photo: Path, seconds: float, output: Path) -> str:
+    return f"{photo.name}: done in {seconds:.1f} s, results in {output / photo.name}"
 
 
 def _reconstruct(photo: Path, parsed: argparse.Namespace, config: OptimConfig) -> None:
@@ -156,7 +172,7 @@ def _reconstruct(photo: Path, parsed: argparse.Namespace, config: OptimConfig) -
         ),
         parsed.output / photo.name,
     )
-    print(f"{photo.name}: done in {time.perf_counter() - began:.1f} s, results in {parsed.output / photo.name}")
+    print(_done(photo, time.perf_counter() - began, parsed.output))
 
 
 def _export(parsed: argparse.Namespace) -> int:
@@ -176,12 +192,21 @@ def _guarded(work: Callable[[], object], folder: Path) -> None:
     """Run `work`; failures of the machine become errors that say what to do."""
     try:
         work()
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        translated = _translated(error, folder)
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def _translated(error: Exception, folder: Path) -> Exception:
+    """The error that says what to do about a failure of the machine, or the same error."""
+    if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise _output_error(Path(error.filename) if error.filename else folder, error) from error
-        raise
-    except MemoryError as error:
-        raise OutputError("out of memory; lower maxResolution or textureResolution") from error
+            return _output_error(Path(error.filename) if error.filename else folder, error)
+    elif isinstance(error, MemoryError):
+        return OutputError("out of memory; lower maxResolution or textureResolution")
+    return error
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

@@ -112,6 +112,9 @@ class OptimConfig:
     device: str = _setting(
         "cuda", "compute", "'cuda' or 'cpu'; falls back to cpu with a warning", choices=("cuda", "cpu")
     )
+    batch_size: int = _setting(
+        1, "compute", "photos of a folder that are fitted at a time; the results stay the same", minimum=1, maximum=1024
+    )
     threads: int = _setting(0, "compute", "CPU threads, 0 = all cores", minimum=0, maximum=1024)
     seed: int = _setting(
         0, "compute", "seed of everything random; same seed, same result on CPU", minimum=0, maximum=2**53
@@ -139,6 +142,9 @@ class OptimConfig:
 
     bands: int = _setting(
         9, "light", "spherical-harmonic bands of the light, bands² coefficients", minimum=1, maximum=20
+    )
+    self_shadowing: bool = _setting(
+        True, "light", "the head shadows itself; False renders faster, and cast shadows stay in the albedo"
     )
     env_map_res: int = _setting(64, "light", "height of the exported environment map", minimum=4, maximum=4096)
     smooth_sh: bool = _setting(True, "light", "low-pass the light before it is exported as an environment map")

@@ -1,4 +1,4 @@
-"""The walk of one photo: photo → landmarks → scene → stages → results."""
+"""The walk of a photo, or of several side by side: photo → landmarks → scene → stages → results."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import json
 import logging
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nextface import paths
 from nextface.config import OptimConfig, fallback_device
 from nextface.errors import InputError, OutputError
 from nextface.export import debug_strip, notes, write
-from nextface.fitting.driver import FitRecord, checkpoint_path, run_stages
+from nextface.fitting.driver import Fit, checkpoint_path, run_stages
 from nextface.fitting.observation import Observation, observe
 from nextface.fitting.pose import start
 from nextface.landmarks import Landmarks, read_photo
@@ -35,6 +35,8 @@ _FULL_FRAME_DIAGONAL_MM = 43.27
 _UNKNOWN_SD = 0.4
 _KNOWN_SD = 0.05
 """Spreads of log focal length: of an unknown lens, and of one that EXIF or the user names."""
+_WITHOUT_EFFECT = ("batchSize", "debugFrequency", "verbose")
+"""Settings that the result does not depend on: a run may be taken up with others."""
 
 
 def reconstruct(
@@ -56,13 +58,34 @@ def reconstruct(
     Raises NextfaceError: no face, unreadable file, missing model.
     """
     config = config or OptimConfig()
-    began = time.perf_counter()
-    if not isinstance(photo, Photo):
-        photo = read_photo(photo, config)
-    run = _Run(photo, config, model, checkpoint)
-    seconds = {"prepare": time.perf_counter() - began}
-    scene, record = run_stages(run.scene, run.observation, run.model, config, skip=skip, show_progress=show_progress)
-    return run.result(scene, record, seconds)
+    run = _read(photo, config, model, checkpoint)
+    run_stages([run.fit], run.model, config, skip=skip, show_progress=show_progress)
+    return run.result()
+
+
+def reconstruct_many(
+    photos: Sequence[Photo | str | Path],
+    config: OptimConfig | None = None,
+    *,
+    model: MorphableModel | None = None,
+    skip: Collection[int] = (),
+    show_progress: bool = False,
+) -> list[Reconstruction]:
+    """Fit a head to each of several independent photos, `config.batch_size` at a time; nothing is written to disk.
+
+    The results are those of `reconstruct` on each, to within the tolerance that docs/fitting.md states. The landmarks of one
+    call follow one convention. Parameters and errors as there.
+    """
+    config = config or OptimConfig()
+    results: list[Reconstruction] = []
+    for first in range(0, len(photos), config.batch_size):
+        runs: list[_Run] = []
+        for photo in photos[first : first + config.batch_size]:
+            runs.append(_read(photo, config, model))
+            model = runs[-1].model
+        run_stages([run.fit for run in runs], runs[0].model, config, skip=skip, show_progress=show_progress)
+        results += [run.result() for run in runs]
+    return results
 
 
 def reconstruct_file(
@@ -80,50 +103,70 @@ def reconstruct_file(
 
     An interrupted run of the same photo and settings is taken up after its last complete stage.
     """
-    began = time.perf_counter()
-    path = Path(path)
-    folder = Path(output_folder) / path.name
-    _make_folder(folder / "checkpoints")
-    photo = read_photo(path, config, landmarks_file)
-    seconds = {"photo": time.perf_counter() - began}
-    began = time.perf_counter()
-    run = _Run(photo, config, model, checkpoint)
-    seconds["model"] = time.perf_counter() - began
-    carried = notes(photo, config, run.model)
+    run = _FileRun(Path(path), Path(output_folder), config, model, landmarks_file, checkpoint, skip)
+    run_stages([run.fit], run.model, config, skip=skip, show_progress=show_progress)
+    return run.finish()
 
-    def watch(stage: int, iteration: int, scene: Scene) -> None:
-        debug_strip(folder, stage, iteration, photo, scene, run.model)
 
-    fingerprint = _fingerprint(run, checkpoint, skip)
-    finished = folder / "checkpoints" / "finished"
-    if finished.exists():
-        _forget(folder / "checkpoints")
-    scene, record = run_stages(
-        run.scene,
-        run.observation,
-        run.model,
-        config,
-        skip=skip,
-        folder=folder / "checkpoints",
-        fingerprint=fingerprint,
-        notes=carried,
-        watch=watch,
-        show_progress=show_progress,
-    )
-    result = run.result(scene, record, seconds)
-    if config.save_intermediate_stage:
-        _write_intermediate(result, folder, skip)
-    write(result, folder)
-    finished.touch()
-    return result
+def reconstruct_files(
+    paths: Sequence[Path],
+    output_folder: Path | str,
+    config: OptimConfig,
+    *,
+    skip: Collection[int] = (),
+    model: MorphableModel | None = None,
+    show_progress: bool = True,
+) -> list[Reconstruction | Exception]:
+    """`reconstruct_file` for several photos, fitted together as one batch.
+
+    A photo that fails, in whatever way, leaves its exception in its place. When the batch fails as a whole, for want of
+    memory say, its photos are fitted one by one.
+    """
+    outcomes: dict[int, Reconstruction | Exception] = {}
+    runs: dict[int, _FileRun] = {}
+    for number, path in enumerate(paths):
+        with _kept(outcomes, number):
+            runs[number] = _FileRun(path, Path(output_folder), config, model, skip=skip)
+            model = runs[number].model
+    batches = [list(runs)] if runs else []
+    while batches:
+        batch = batches.pop(0)
+        try:
+            fits = [runs[number].fit for number in batch]
+            run_stages(fits, runs[batch[0]].model, config, skip=skip, show_progress=show_progress)
+        except Exception as error:
+            if len(batch) > 1:
+                log.warning("%d photos cannot be fitted together (%s); they are fitted one by one", len(batch), error)
+                batches = [[number] for number in batch]
+            else:
+                outcomes[batch[0]] = error
+            continue
+        for number in batch:
+            with _kept(outcomes, number):
+                outcomes[number] = runs.pop(number).finish()
+    return [outcomes[number] for number in range(len(paths))]
+
+
+@contextmanager
+def _kept(outcomes: dict[int, Reconstruction | Exception], number: int) -> Iterator[None]:
+    """Keep what goes wrong within as the outcome of photo `number`."""
+    try:
+        yield
+    except Exception as error:
+        outcomes[number] = error
 
 
 class _Run:
     """A photo made ready for the stages."""
 
     def __init__(
-        self, photo: Photo, config: OptimConfig, model: MorphableModel | None, checkpoint: Path | str | None
+        self,
+        photo: Photo,
+        config: OptimConfig,
+        model: MorphableModel | None = None,
+        checkpoint: Path | str | None = None,
     ) -> None:
+        began = time.perf_counter()
         device = fallback_device(config)
         self.photo = photo
         self.config = config
@@ -131,18 +174,81 @@ class _Run:
         self.model = _with_convention(model, photo.landmarks.convention, config).to(device)
         self.observation = observation_of(photo, self.model, config).to(device)
         if checkpoint is None:
-            self.scene = start(self.observation, self.model, config.bands)
+            scene = start(self.observation, self.model, config.bands)
         else:
             scene, header = Scene.load(checkpoint)
             _check(scene, str(header.get("model_fingerprint", "")), self, checkpoint)
-            self.scene = scene.to(device)
+            scene = scene.to(device)
+        self.fit = Fit(scene, self.observation, photo.name)
+        self.seconds = {"model": time.perf_counter() - began}
 
-    def result(self, scene: Scene, record: FitRecord, seconds: dict[str, float]) -> Reconstruction:
+    def result(self) -> Reconstruction:
+        record = self.fit.record
         report: dict[str, object] = {"faces": self.photo.faces}
         if record.stopped:
             report["stopped"] = dict(record.stopped)
-        timings = {**seconds, **record.timings}
-        return Reconstruction(self.photo, scene, self.model, self.config, record.losses, timings, report)
+        timings = {**self.seconds, **record.timings}
+        return Reconstruction(self.photo, self.fit.scene, self.model, self.config, record.losses, timings, report)
+
+
+def _read(
+    photo: Photo | str | Path,
+    config: OptimConfig,
+    model: MorphableModel | None = None,
+    checkpoint: Path | str | None = None,
+) -> _Run:
+    began = time.perf_counter()
+    if not isinstance(photo, Photo):
+        photo = read_photo(photo, config)
+    run = _Run(photo, config, model, checkpoint)
+    run.seconds = {"prepare": time.perf_counter() - began}
+    return run
+
+
+class _FileRun(_Run):
+    """A photo file made ready for the stages, and the folder of its results, which holds a checkpoint of each stage."""
+
+    def __init__(
+        self,
+        path: Path,
+        output_folder: Path,
+        config: OptimConfig,
+        model: MorphableModel | None = None,
+        landmarks_file: Path | None = None,
+        checkpoint: Path | None = None,
+        skip: Collection[int] = (),
+    ) -> None:
+        began = time.perf_counter()
+        self.folder = output_folder / path.name
+        self.skip = skip
+        saved = self.folder / "checkpoints"
+        _make_folder(saved)
+        photo = read_photo(path, config, landmarks_file)
+        seconds = {"photo": time.perf_counter() - began}
+        super().__init__(photo, config, model, checkpoint)
+        self.seconds = {**seconds, **self.seconds}
+        if self._finished.exists():
+            _forget(saved)
+        self.fit.folder = saved
+        self.fit.fingerprint = _fingerprint(self, checkpoint, skip)
+        self.fit.notes = notes(photo, config, self.model)
+        self.fit.watch = self._watch
+
+    @property
+    def _finished(self) -> Path:
+        return self.folder / "checkpoints" / "finished"
+
+    def _watch(self, stage: int, iteration: int, scene: Scene) -> None:
+        debug_strip(self.folder, stage, iteration, self.photo, scene, self.model)
+
+    def finish(self) -> Reconstruction:
+        """Write the results."""
+        result = self.result()
+        if self.config.save_intermediate_stage:
+            _write_intermediate(result, self.folder, self.skip)
+        write(result, self.folder)
+        self._finished.touch()
+        return result
 
 
 def observation_of(photo: Photo, model: MorphableModel, config: OptimConfig) -> Observation:
@@ -153,7 +259,7 @@ def observation_of(photo: Photo, model: MorphableModel, config: OptimConfig) -> 
     spread = _UNKNOWN_SD if known is None else _KNOWN_SD
     if not config.optimize_focal_length:
         spread = 0.0
-    return observe([photo], model, torch.tensor([focal]), torch.tensor([spread]))
+    return observe(photo, model, focal, spread)
 
 
 def _with_convention(model: MorphableModel, convention: str, config: OptimConfig) -> MorphableModel:
@@ -199,7 +305,7 @@ def _fingerprint(run: _Run, checkpoint: Path | None, skip: Collection[int]) -> s
     """Identifies everything that the result depends on."""
     photo, config = run.photo, run.config
     digest = hashlib.sha256(model_key(run.model).encode())
-    settings = {key: value for key, value in config.as_keys().items() if key not in ("debugFrequency", "verbose")}
+    settings = {key: value for key, value in config.as_keys().items() if key not in _WITHOUT_EFFECT}
     digest.update(json.dumps([settings, sorted(skip), photo.known_focal(config)], sort_keys=True).encode())
     landmarks: Landmarks = photo.landmarks
     for array in (photo.image, photo.valid, landmarks.points, landmarks.index, landmarks.confidence):

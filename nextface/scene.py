@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nextface.errors import InputError, OutputError
 from nextface.constants import constant
+from nextface.errors import InputError, OutputError
 from nextface.morphable.model import MorphableModel
 from nextface.textures import MAP_CHANNELS, LaplacianTexture, SkinMaps
 
@@ -48,8 +49,9 @@ class Scene:
     light:         SH coefficients of the environment's radiance in the view frame, before gain. [B, L, 3]
     exposure:      log of the gain common to all channels. [B]
     white_balance: logs of the red and blue gains relative to green. [B, 2]
-    height, width: of the crop in pixels
+    height, width: of the crop in pixels, of the largest in each direction where the photos differ
     maps:          skin maps once the maps stage has begun
+    sizes:         (height, width) of each photo's own crop, the upper left part of the common frame; () where all fill it
     """
 
     shape: Tensor
@@ -65,6 +67,7 @@ class Scene:
     height: int
     width: int
     maps: SkinMaps | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def batch(self) -> int:
@@ -115,22 +118,77 @@ class Scene:
             maps = SkinMaps(**textures, confidence=maps.confidence.detach().clone())
         return replace(self, **copied, maps=maps)
 
+    def finite(self) -> Tensor:
+        """Photos all of whose values are finite. [B] bool"""
+        rows = [torch.isfinite(tensor).reshape(len(tensor), -1).all(1) for tensor in self._rows().values()]
+        return torch.stack([row.expand(self.batch) for row in rows]).all(0)
+
     def is_finite(self) -> bool:
-        return all(bool(torch.isfinite(tensor).all()) for tensor in self.state().values())
+        return bool(self.finite().all())
+
+    def select(self, index: int) -> Scene:
+        """Photo `index` alone, at its own size, sharing nothing with this scene."""
+        height, width = self.sizes[index] if self.sizes else (self.height, self.width)
+        tensors = {name: _row(getattr(self, name), index) for name in _TENSORS}
+        maps = self.maps
+        if maps is not None:
+            textures = {
+                name: LaplacianTexture([_row(level, index) for level in texture.levels])
+                for name, texture in maps.textures().items()
+            }
+            maps = SkinMaps(**textures, confidence=_row(maps.confidence, index))
+        return replace(self, **tensors, height=height, width=width, maps=maps, sizes=())
+
+    @classmethod
+    def join(cls, scenes: Sequence[Scene]) -> Scene:
+        """Several scenes as one batch, crops padded on the right and below; `select` takes it apart again.
+
+        Either all have maps, of one resolution, or none has. Shared identities become a row per photo.
+        """
+
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
+            rows = zip(tensors, scenes, strict=True)
+            return torch.cat([tensor.expand(scene.batch, *tensor.shape[1:]) for tensor, scene in rows])
+
+        first, sizes = scenes[0], [size for scene in scenes for size in scene.own_sizes()]
+        maps = None
+        given = [scene.maps for scene in scenes if scene.maps is not None]
+        if given:
+            textures = {}
+            for name in MAP_CHANNELS:
+                levels = zip(*(each.textures()[name].levels for each in given), strict=True)
+                textures[name] = LaplacianTexture([joined(level) for level in levels])
+            maps = SkinMaps(**textures, confidence=joined([each.confidence for each in given]))
+        height, width = (max(size[side] for size in sizes) for side in (0, 1))
+        return replace(
+            first,
+            **{name: joined([getattr(scene, name) for scene in scenes]) for name in _TENSORS},
+            height=height,
+            width=width,
+            maps=maps,
+            sizes=() if set(sizes) == {(height, width)} else tuple(sizes),
+        )
+
+    def own_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of each photo's own crop."""
+        return self.sizes or ((self.height, self.width),) * self.batch
 
     def state(self) -> dict[str, Tensor]:
         """All tensors by name, the maps' levels as `maps.<name>.<level>`."""
-        tensors = {name: getattr(self, name).detach().contiguous() for name in _TENSORS}
+        return {name: tensor.detach().contiguous() for name, tensor in self._rows().items()}
+
+    def _rows(self) -> dict[str, Tensor]:
+        tensors = {name: getattr(self, name) for name in _TENSORS}
         if self.maps is not None:
-            tensors["maps.confidence"] = self.maps.confidence.detach().contiguous()
+            tensors["maps.confidence"] = self.maps.confidence
             for name, texture in self.maps.textures().items():
                 for number, level in enumerate(texture.levels):
-                    tensors[f"maps.{name}.{number}"] = level.detach().contiguous()
+                    tensors[f"maps.{name}.{number}"] = level
         return tensors
 
     def save(self, path: Path | str, **notes: object) -> None:
         """Write a safetensors file; `notes` (JSON values) travel in its header beside size and format."""
-        header = {"format": FORMAT, "height": self.height, "width": self.width, **notes}
+        header = {"format": FORMAT, "height": self.height, "width": self.width, "sizes": self.sizes, **notes}
         path = Path(path)
         partial = path.with_suffix(path.suffix + ".part")
         try:
@@ -163,6 +221,9 @@ class Scene:
             raise _unreadable(path, f"format {found!r}, expected {FORMAT!r}")
         missing = [name for name in _TENSORS if name not in tensors]
         missing += [name for name in ("height", "width") if not isinstance(header.get(name), int)]
+        sizes = header.get("sizes", [])
+        if not (isinstance(sizes, list) and all(_is_size(size) for size in sizes)):
+            missing.append("usable sizes")
         if missing:
             raise _unreadable(path, f"lacks {', '.join(missing)}")
         maps = None
@@ -181,12 +242,23 @@ class Scene:
             height=header["height"],
             width=header["width"],
             maps=maps,
+            sizes=tuple((height, width) for height, width in sizes),
         )
         return scene, header
 
 
 def _unreadable(path: Path, what: str) -> InputError:
     return InputError(f"{path}: not a scene that this version can read ({what}); run the reconstruction again")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) for side in value)
+
+
+def _row(tensor: Tensor, index: int) -> Tensor:
+    """Row `index` of a batched tensor, or the one row that all share, as a batch of one."""
+    index = min(index, tensor.shape[0] - 1)
+    return tensor[index : index + 1].clone()
 
 
 def to_camera(vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:

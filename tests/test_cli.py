@@ -25,21 +25,33 @@ PORTRAIT = ROOT / "resources" / "portrait.png"
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What `reconstruct_file` was called with; `calls.fail[name]` makes a photo fail."""
+    """What `reconstruct_file` was called with, by itself or for each of a batch; `calls.fail[name]` makes a photo fail."""
     import nextface.pipeline
 
     class Calls(list):
         fail: dict[str, BaseException] = {}
+        batches: list[list[str]] = []
 
     made = Calls()
-    made.fail = {}
+    made.fail, made.batches = {}, []
 
     def reconstruct_file(path, output_folder, config, **rest):
         made.append({"path": path, "output": output_folder, "config": config, **rest})
         if path.name in made.fail:
             raise made.fail[path.name]
 
+    def reconstruct_files(paths, output_folder, config, **rest):
+        made.batches.append([path.name for path in paths])
+        outcomes = []
+        for path in paths:
+            try:
+                outcomes.append(reconstruct_file(path, output_folder, config, **rest))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
+
     monkeypatch.setattr(nextface.pipeline, "reconstruct_file", reconstruct_file)
+    monkeypatch.setattr(nextface.pipeline, "reconstruct_files", reconstruct_files)
     monkeypatch.setattr(cli, "set_threads", lambda config, environment: None)
     return made
 
@@ -86,7 +98,7 @@ def test_nextface_command_line(calls, photo, tmp_path, capsys):
 
 def test_every_ini_key_is_an_option(calls, photo):
     changed = {
-        "device": "cpu", "landmarksModel": "m.task", "path": "elsewhere", "trimPca": "True", "smoothSh": "False",
+        "device": "cpu", "landmarksModel": "m.task", "path": "elsewhere", "trimPca": "True", "smoothSh": "False", "selfShadowing": "False",
         "saveExr": "True", "optimizeFocalLength": "False", "saveIntermediateStage": "True", "verbose": "True",
         "textureResolution": "256", "landmarksDetectorType": "fan",
     }  # fmt: skip
@@ -174,8 +186,24 @@ def test_folder_goes_on_after_a_failure(calls, tmp_path, capsys):
         "1.jpeg" in table and "failed: 2.PNG: no face was found" in table and "failed: ZeroDivisionError: oops" in table
     )
     assert "nextface: error: 2.PNG: no face was found" in output.err and "Traceback" in output.err
-    calls.fail = {}
-    assert cli.main(["--input", str(folder), "--output", str(tmp_path / "out")]) == 0
+    assert calls.batches == [["1.jpeg"], ["2.PNG"], ["10.jpg"], ["x.tiff"]]
+    calls.fail, calls.batches = {}, []
+    assert cli.main(["--input", str(folder), "--output", str(tmp_path / "out"), "--batchSize", "3"]) == 0
+    assert calls.batches == [["1.jpeg", "2.PNG", "10.jpg"], ["x.tiff"]]
+
+
+def test_a_failure_of_the_machine_in_a_folder_is_explained(calls, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(b"x")
+    calls.fail = {
+        "a.jpg": OSError(errno.ENOSPC, "No space left on device", "out/a.jpg/mesh0.obj"),
+        "b.jpg": MemoryError(),
+    }
+    assert cli.main(["--input", str(folder), "--output", str(tmp_path / "out"), "--batchSize", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "mesh0.obj: the disk is full" in error and "lower maxResolution" in error and "Traceback" not in error
 
 
 def test_options_of_one_photo_are_refused_for_many(calls, tmp_path, capsys):

@@ -17,6 +17,7 @@ from synthetic_photo import known_scene
 from nextface.errors import InputError, OutputError
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
+from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.skin import statistical_maps
 from nextface.scene import FORMAT, Scene, to_camera
 
@@ -83,6 +84,54 @@ def test_a_shared_identity_serves_all_photos(scene: Scene, toy: MorphableModel):
 def test_sizes(scene: Scene):
     assert scene.batch == 1
     assert scene.bands == 5
+
+
+def test_scenes_are_joined_and_taken_apart_again(scene: Scene, mapped: Scene, toy: MorphableModel, tmp_path: Path):
+    """Photos of unlike size; each comes back at its own, sharing nothing with the batch."""
+    other = replace(known_scene(toy, seed=2, size=80), width=120)
+    both = Scene.join([scene, other])
+    assert (both.batch, both.height, both.width) == (2, 96, 120)
+    assert both.own_sizes() == ((96, 96), (80, 120))
+    both.save(tmp_path / "both.safetensors")
+    for batch in (both, both.detached(), Scene.load(tmp_path / "both.safetensors")[0]):
+        for index, single in enumerate((scene, other)):
+            alone = batch.select(index)
+            assert same(alone, single)
+            assert (alone.height, alone.width, alone.sizes) == (single.height, single.width, ())
+    both.select(0).rotation.add_(1.0)
+    assert torch.equal(both.rotation[:1], scene.rotation)
+    again = replace(other, maps=statistical_maps(other, toy, 64))
+    joined = Scene.join([mapped, again])
+    assert same(joined.select(0), mapped) and same(joined.select(1), again)
+    assert Scene.join([scene, scene]).sizes == ()
+
+
+def test_what_a_camera_draws_ends_at_the_photo_s_own_border(scene: Scene, toy: MorphableModel):
+    """A head half outside its crop is not drawn into the padding."""
+    small = replace(scene, height=60, width=50)
+    both = Scene.join([small, scene])
+    pixels, alone = (
+        CpuRasterizer().visible_triangles(each.vertices_camera(toy), toy.triangles, Camera.of(each))
+        for each in (both, small)
+    )
+    first = pixels.image == 0
+    for name in ("row", "column", "triangle", "neighbours"):
+        assert torch.equal(getattr(pixels, name)[first], getattr(alone, name)), name
+    assert int(pixels.row[~first].max()) > 60
+
+
+def test_a_shared_identity_becomes_a_row_per_photo(scene: Scene):
+    names = ("expression", "rotation", "translation", "focal", "principal", "light", "exposure", "white_balance")
+    pair = replace(scene, **{name: torch.cat([getattr(scene, name)] * 2) for name in names})
+    joined = Scene.join([pair, scene])
+    assert joined.batch == 3 and joined.shape.shape[0] == 3
+    assert all(same(joined.select(index), scene) for index in range(3))
+    assert same(pair.select(1), scene)
+
+
+def test_photos_that_are_not_finite_are_found(scene: Scene):
+    spoilt = replace(scene, light=scene.light * torch.inf)
+    assert Scene.join([scene, spoilt, scene]).finite().tolist() == [True, False, True]
 
 
 def test_a_detached_scene_shares_nothing(mapped: Scene):
@@ -212,7 +261,13 @@ def test_a_lacking_tensor_is_named(scene: Scene, tmp_path: Path):
 
 @pytest.mark.parametrize(
     "header",
-    ["not json", "[1, 2]", json.dumps({"format": FORMAT}), json.dumps({"format": FORMAT, "height": "x", "width": 3})],
+    [
+        "not json",
+        "[1, 2]",
+        json.dumps({"format": FORMAT}),
+        json.dumps({"format": FORMAT, "height": "x", "width": 3}),
+        json.dumps({"format": FORMAT, "height": 3, "width": 3, "sizes": [[1]]}),
+    ],
 )
 def test_a_spoilt_header_is_refused(header: str, scene: Scene, tmp_path: Path):
     path = tmp_path / "scene.safetensors"

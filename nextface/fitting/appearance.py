@@ -31,7 +31,7 @@ class Painter:
         self.model = model
         self.rasterizer = rasterizer
         self._edges = MeshEdges.of(model.triangles)
-        self._shaded: Tensor | None = None
+        self._shaded = Tensor()
         self._transport: Transport | None = None
         self._open_lobe = Tensor()
 
@@ -41,10 +41,13 @@ class Painter:
         with torch.no_grad():
             model = self.model
             vertices = scene.vertices_model(model)
-            if self._shaded is None or bool((vertices - self._shaded).abs().max() > _MOVED):
+            if self._transport is None:
                 self._shaded = vertices
                 self._transport = Transport.of_head(scene, model, COARSE_DIRECTIONS)
-            assert self._transport is not None
+            moved = (vertices - self._shaded).abs().amax((1, 2)) > _MOVED
+            if bool(moved.any()):
+                self._shaded = torch.where(moved[:, None, None], vertices, self._shaded)
+                self._transport = self._transport.renewed(moved, Transport.of_head(scene, model, COARSE_DIRECTIONS))
             self._open_lobe = self._transport.unblocked_lobe(
                 viewers(scene.vertices_camera(model), scene.head_rotation()), model.roughness_mean[None]
             )

@@ -68,7 +68,8 @@ def _outward(embedding: LandmarkEmbedding, model: MorphableModel, now: Tensor, h
         for choice in (first_choice(embedding, len(now)).to(held.device), held)
     )
     centred = [points - points.mean(1, keepdim=True) for points in (frontal, places, now)]
-    axes = torch.linalg.lstsq(centred[1], centred[2]).solution[:, :2]
+    normal = centred[1].mT @ centred[1]
+    axes = torch.linalg.solve_ex(normal, centred[1].mT @ centred[2])[0][:, :2]
     return normalize(centred[0][..., :2] @ normalize(axes, dim=-1), dim=-1)
 
 

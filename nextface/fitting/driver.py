@@ -1,12 +1,12 @@
-"""Runs the stages one after the other, saving the scene after each, so that a killed run goes on where it stopped."""
+"""Runs the stages one after the other on a batch of photos, saving each scene after each, so that a killed run goes on where
+it stopped."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from nextface.config import OptimConfig
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Stage = Callable[[Scene, Observation, MorphableModel, OptimConfig, Progress], Scene]
 Watch = Callable[[int, int, Scene], None]
-"""Called with the stage's number, the iteration and the scene so far, every `debugFrequency` iterations."""
+"""Called with the stage's number, the iteration and the photo's scene so far, every `debugFrequency` iterations."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,35 @@ STAGES = (
 
 @dataclass
 class FitRecord:
-    """What the stages left behind: loss curves, seconds without debug pictures, and why a stage ended early (by stage name)."""
+    """What the stages left behind for one photo, by stage name: its loss curves, seconds without debug pictures (its share of
+    the batch's), and why a stage ended early."""
 
     losses: dict[str, list[float]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Fit:
+    """One photo on its way through the stages.
+
+    scene:       before the first stage, and after each the fitted one
+    observation: of this photo alone
+    name:        of the photo, for messages
+    folder:      where each stage's scene is saved and, when its fingerprint is the same, taken from instead of being
+                 fitted again; every stage is a function of its input alone, so the end result is the same
+    fingerprint: identifies photo, landmarks and settings
+    notes:       more JSON values for the header of each saved scene
+    """
+
+    scene: Scene
+    observation: Observation
+    name: str = ""
+    folder: Path | None = None
+    fingerprint: str = ""
+    notes: dict[str, object] = field(default_factory=dict)
+    watch: Watch | None = None
+    record: FitRecord = field(default_factory=FitRecord)
 
 
 def checkpoint_path(folder: Path, stage: int) -> Path:
@@ -57,70 +81,77 @@ def checkpoint_path(folder: Path, stage: int) -> Path:
 
 
 def run_stages(
-    scene: Scene,
-    observation: Observation,
+    fits: Sequence[Fit],
     model: MorphableModel,
     config: OptimConfig,
     *,
     skip: Collection[int] = (),
-    folder: Path | None = None,
-    fingerprint: str = "",
-    notes: dict[str, object] | None = None,
-    watch: Watch | None = None,
     show_progress: bool = False,
-) -> tuple[Scene, FitRecord]:
-    """Fit `scene` by all stages whose number is not in `skip`.
+) -> None:
+    """Fit photos together, in place, by all stages whose number is not in `skip`.
 
-    folder:      where each stage's scene is saved and, when its fingerprint is the same, taken from instead of being
-                 fitted again; every stage is a function of its input alone, so the end result is the same
-    fingerprint: identifies photo, landmarks and settings
-    notes:       more JSON values for the header of each saved scene
+    Landmarks follow one convention. A stage takes as one batch those photos that have no checkpoint of it: results do not
+    depend on who else is in the batch.
     """
-    record = FitRecord()
     for stage in STAGES:
-        if stage.number in skip:
-            continue
-        saved = None if folder is None else _resumed(checkpoint_path(folder, stage.number), fingerprint)
-        if saved is not None:
-            scene, losses, seconds, stopped = saved
-            log.info("stage %s: taken from the interrupted run", stage.name)
-            record.losses[stage.name], record.timings[stage.name] = losses, seconds
-            if stopped:
-                record.stopped[stage.name] = stopped
-            continue
-        progress = Progress(stage.name, getattr(config, stage.iterations), quiet=not show_progress)
-        if watch is not None and config.debug_frequency:
-            progress.watch(config.debug_frequency, partial(watch, stage.number))
-        began = time.perf_counter()
-        try:
-            scene = stage.fit(scene, observation, model, config, progress)
-        finally:
-            progress.close()
-        record.losses[stage.name] = progress.losses
-        record.timings[stage.name] = time.perf_counter() - began - progress.watched
-        if progress.stopped:
-            record.stopped[stage.name] = progress.stopped
-        if folder is not None:
-            scene.save(
-                checkpoint_path(folder, stage.number),
+        if stage.number not in skip:
+            pending = [fit for fit in fits if not _resumed(fit, stage)]
+            if pending:
+                _run(stage, pending, model, config, show_progress)
+
+
+def _run(stage: StagePlan, fits: list[Fit], model: MorphableModel, config: OptimConfig, show_progress: bool) -> None:
+    names = tuple(fit.name for fit in fits)
+    progress = Progress(stage.name, getattr(config, stage.iterations), quiet=not show_progress, names=names)
+    watchers = [(row, fit.watch) for row, fit in enumerate(fits) if fit.watch is not None]
+    if watchers and config.debug_frequency:
+
+        def watch(iteration: int, scene: Scene) -> None:
+            for row, call in watchers:
+                call(stage.number, iteration, scene.select(row))
+
+        progress.watch(config.debug_frequency, watch)
+    scene, observation = Scene.join([fit.scene for fit in fits]), Observation.join([fit.observation for fit in fits])
+    began = time.perf_counter()
+    try:
+        scene = stage.fit(scene, observation, model, config, progress)
+        curves = progress.losses
+    finally:
+        progress.close()
+    seconds = (time.perf_counter() - began - progress.watched) / len(fits)
+    for row, (fit, losses) in enumerate(zip(fits, curves, strict=True)):
+        fit.scene = scene.select(row)
+        _note(fit, stage, losses, seconds, progress.stopped.get(row, ""))
+        if fit.folder is not None:
+            fit.scene.save(
+                checkpoint_path(fit.folder, stage.number),
                 stage=stage.name,
-                fingerprint=fingerprint,
-                losses=progress.losses,
-                seconds=record.timings[stage.name],
-                stopped=progress.stopped or "",
-                **(notes or {}),
+                fingerprint=fit.fingerprint,
+                losses=losses,
+                seconds=seconds,
+                stopped=progress.stopped.get(row, ""),
+                **fit.notes,
             )
-    return scene, record
 
 
-def _resumed(path: Path, fingerprint: str) -> tuple[Scene, list[float], float, str] | None:
-    if not path.is_file():
-        return None
+def _note(fit: Fit, stage: StagePlan, losses: list[float], seconds: float, stopped: str) -> None:
+    fit.record.losses[stage.name], fit.record.timings[stage.name] = losses, seconds
+    if stopped:
+        fit.record.stopped[stage.name] = stopped
+
+
+def _resumed(fit: Fit, stage: StagePlan) -> bool:
+    """Take the stage's scene from its checkpoint, if there is one of the same run."""
+    path = None if fit.folder is None else checkpoint_path(fit.folder, stage.number)
+    if path is None or not path.is_file() or not fit.fingerprint:
+        return False
     try:
         scene, header = Scene.load(path)
     except InputError:
-        return None
-    if header.get("fingerprint") != fingerprint or not fingerprint:
-        return None
-    losses, seconds, stopped = header.get("losses", []), header.get("seconds", 0.0), header.get("stopped", "")
-    return scene, losses, seconds, stopped  # type: ignore[return-value]
+        return False
+    if header.get("fingerprint") != fit.fingerprint:
+        return False
+    log.info("%sstage %s: taken from the interrupted run", f"{fit.name}: " if fit.name else "", stage.name)
+    fit.scene = scene.to(fit.scene.device)
+    _note(fit, stage, header.get("losses", []), header.get("seconds", 0.0), header.get("stopped", ""))  # type: ignore[arg-type]
+    return True

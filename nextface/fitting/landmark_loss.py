@@ -48,8 +48,8 @@ class LandmarkLoss:
         self._visible = contours.visibility(embedding, model, vertices_camera, self._choice)
 
     def __call__(self, vertices_camera: Tensor, camera: Camera) -> Tensor:
-        """Sum over images and landmarks. vertices `[B, V, 3]` -> scalar."""
+        """Sum over each image's landmarks. vertices `[B, V, 3]` -> `[B]`."""
         corners, weights = contours.picked(self._embedding, self._model.triangles, self._choice)
         pixels = camera.project(contours.surface_points(vertices_camera, corners, weights))
         distance = ((pixels - self._target) * (self._visible * self._inverse_sd)[..., None]).square().sum(-1)
-        return 0.5 * ROBUST**2 * torch.log1p(distance / ROBUST**2).sum()
+        return 0.5 * ROBUST**2 * torch.log1p(distance / ROBUST**2).sum(-1)

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextface.fitting import per_image
+from nextface.morphable.model import combined
+from nextface.rendering.raster import VisiblePixels
 from nextface.rendering.sh import IRRADIANCE_BANDS, cosine_coefficients, scale_bands, sh_basis
 
 _PRIOR_FILE = Path(__file__).with_name("light_prior.npz")
@@ -38,7 +41,7 @@ class LightPrior:
 
     def light(self, latent: Tensor) -> Tensor:
         """`[B, K] -> [B, L, 3]`."""
-        return self.mean + (latent @ self.factor.flatten(1)).unflatten(1, self.mean.shape)
+        return self.mean + combined(latent, self.factor)
 
     def latent(self, light: Tensor) -> Tensor:
         """Least-squares inverse of `light`, pulled to 0 where the light does not say. `[B, L, 3] -> [B, K]`."""
@@ -67,38 +70,42 @@ def light_prior(bands: int) -> LightPrior:
 
 
 def linear_start(
-    prior: LightPrior, normals: Tensor, albedo: Tensor, observed: Tensor, trust: Tensor
+    prior: LightPrior, normals: Tensor, albedo: Tensor, observed: Tensor, trust: Tensor, pixels: VisiblePixels
 ) -> tuple[Tensor, Tensor]:
-    """Light and gains of one photo by re-weighted linear least squares; diffuse shading is linear in both.
+    """Light and gains of each photo by re-weighted linear least squares; diffuse shading is linear in both.
 
-    normals: view frame. [P, 3]; albedo, observed: linear RGB. [P, 3]; trust: [P]
-    returns: latent [K] and log gains per channel [3]
+    normals: view frame, [P, 3]; albedo, observed: linear RGB, [P, 3]; trust: [P]
+    returns: latent [B, K] and log gains per channel [B, 3]
     """
-    if len(trust) > _START_PIXELS:
-        keep = torch.linspace(0, len(trust) - 1, _START_PIXELS, device=trust.device).long()
-        normals, albedo, observed, trust = normals[keep], albedo[keep], observed[keep], trust[keep]
-    response = _unit_responses(normals)[:, : prior.mean.shape[0]] / torch.pi
-    seen = response.shape[1]
-    mean = response @ prior.mean[:seen] * albedo
-    factor = torch.einsum("pl,klc->pkc", response, prior.factor[:, :seen]) * albedo[:, None]
-    latent = mean.new_zeros(factor.shape[1])
+    rows = torch.cat([normals, albedo, observed, trust[:, None], torch.ones_like(trust)[:, None]], 1)
+    rows = per_image.sample(rows, pixels, _START_PIXELS)
+    normals, albedo, observed, trust, present = rows.split((3, 3, 3, 1, 1), -1)
+    batch, count = rows.shape[:2]
+    response = _unit_responses(normals.flatten(0, 1))[:, : prior.mean.shape[0]].unflatten(0, (batch, count)) / torch.pi
+    seen = response.shape[-1]
+    unit_light = torch.cat([prior.mean[None], prior.factor])[:, :seen].permute(1, 2, 0).flatten(1)
+    lit = torch.bmm(response, unit_light.expand(batch, -1, -1)).unflatten(2, (3, -1)) * albedo[..., None]
+    mean, factor = lit[..., 0], lit[..., 1:].flatten(1, 2)
+    unit = torch.eye(factor.shape[2], dtype=torch.float64, device=factor.device)
+    present_count = present.sum((1, 2))[:, None, None].clamp_min(1.0)
+    shading = mean
     weight = trust
-    gains = torch.ones_like(mean[0])
+    latent, gains = factor.new_zeros(batch, factor.shape[2]), torch.ones_like(mean[:, :1])
     for _ in range(_START_ROUNDS):
-        shading = (mean + torch.einsum("pkc,k->pc", factor, latent)).clamp_min(1e-3 * albedo)
-        gains = (weight[:, None] * shading * observed).sum(0) / (weight[:, None] * shading.square()).sum(0)
+        shading = shading.maximum(1e-3 * albedo)
+        gains = (weight * shading * observed).sum(1, keepdim=True) / (weight * shading.square()).sum(1, keepdim=True)
         gains = gains.clamp_min(1e-4)
-        noise = _RELATIVE_SD * (gains * shading).mean()
-        scale = (_INDEPENDENT / weight.sum().clamp_min(1e-6)).sqrt() / noise
-        rows = factor * gains * (weight.sqrt() * scale)[:, None, None]
-        target = (observed - gains * mean) * (weight.sqrt() * scale)[:, None]
-        flat = rows.permute(0, 2, 1).flatten(0, 1)
-        normal = flat.T @ flat + torch.eye(flat.shape[1], device=flat.device)
-        latent = torch.linalg.solve(normal, flat.T @ target.flatten())
-        residual = (observed - gains * (mean + torch.einsum("pkc,k->pc", factor, latent))).norm(dim=1)
-        spread = 1.5 * residual.median().clamp_min(1e-4)
-        weight = trust / (1.0 + (residual / spread).square())
-    return latent, gains.log()
+        noise = _RELATIVE_SD * (gains * shading).sum((1, 2), keepdim=True) / (3.0 * present_count)
+        scale = weight.sqrt() * (_INDEPENDENT / weight.sum((1, 2), keepdim=True).clamp_min(1e-6)).sqrt() / noise
+        whitened = factor * (gains * scale).flatten(1)[..., None]
+        target = ((observed - gains * mean) * scale).flatten(1)[..., None]
+        factorised = torch.linalg.cholesky_ex((whitened.mT @ whitened).double() + unit)[0]
+        latent = torch.cholesky_solve((whitened.mT @ target).double(), factorised)[..., 0].to(latent)
+        shading = mean + (factor * latent[:, None]).sum(-1).view_as(mean)
+        residual = (observed - gains * shading).norm(dim=2, keepdim=True)
+        middle = residual.masked_fill(present == 0.0, torch.nan).nanmedian(1, keepdim=True).values
+        weight = trust / (1.0 + (residual / (1.5 * middle.clamp_min(1e-4))).square())
+    return latent, gains[:, 0].log()
 
 
 def _unit_responses(normals: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ def encode(linear: Tensor) -> Tensor:
 
     Comparing linear values would let bright skin outvote dark skin and highlights outvote shadows. Any shape.
     """
-    return (linear.clamp_min(0.0) + _ENCODING_OFFSET) ** _ENCODING_POWER
+    # Not by `**`, which torch rounds differently at the end of an array: a pixel's value must not depend on its neighbours in it.
+    return (_ENCODING_POWER * (linear.clamp_min(0.0) + _ENCODING_OFFSET).log()).exp()
 
 
 def robust(distance_squared: Tensor, scale: float) -> Tensor:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from nextface.config import OptimConfig
+from nextface.fitting import per_image
 from nextface.fitting.fill import confidence_map, fill_unseen, seen_from
+from nextface.fitting.last_good import LastGood
 from nextface.fitting.losses import encode, robust
 from nextface.fitting.observation import Observation
 from nextface.fitting.outliers import inlier_weight, map_trust, skin_image, smooth, unclipped
@@ -21,12 +22,13 @@ from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments, fragments
 from nextface.rendering.normals import vertex_normals
-from nextface.rendering.render import to_view
-from nextface.rendering.sh import irradiance
-from nextface.rendering.shading import shade_diffuse, shade_specular
+from nextface.rendering.raster import VisiblePixels
+from nextface.rendering.render import to_view, viewing_directions
+from nextface.rendering.shading import shade
 from nextface.rendering.skin import statistical_maps
 from nextface.rendering.tangents import PixelFrames, pixel_frames
 from nextface.rendering.texture import TextureLookup
+from nextface.rendering.transport import Shadow, Transport
 from nextface.scene import Scene
 from nextface.textures import COARSEST, MAP_CHANNELS, LaplacianTexture, SkinMaps
 
@@ -69,6 +71,7 @@ class _Surface:
     lookup: TextureLookup
     frames: PixelFrames
     to_viewer: Tensor
+    shadow: Shadow | None
 
 
 def fit_maps(
@@ -81,16 +84,20 @@ def fit_maps(
     """
     scene = scene.detached()
     start = scene.maps or statistical_maps(scene, model, config.texture_resolution)
-    surface = _surface(scene, model, start.diffuse.resolution)
+    surface = _surface(scene, model, start.diffuse.resolution, config.self_shadowing)
     stacked = _stack(start)
     levels = stacked.levels
+    device = scene.device
     target = encode(surface.seen.pixels.pack(observation.image))
     exempt = _own_look(surface, model)
     believed = _believed(surface, observation, model, exempt)
     weight = believed
     radiance = scene.radiance()
-    optimisers = [TexelAdam(level, _penalties(level.shape[1], config), _rates(level.shape[1])) for level in levels]
-    good = [level.clone() for level in levels]
+    optimisers = [
+        TexelAdam(level, _penalties(level.shape[1], config, device), _rates(level.shape[1], device), touched)
+        for level, touched in zip(levels, surface.lookup.touched(stacked), strict=True)
+    ]
+    fates = LastGood(levels)
     for number in range(config.iter_step3):
         leaves = [level.requires_grad_(True) for level in levels]
         values = surface.lookup.lookup(LaplacianTexture(leaves))
@@ -98,19 +105,23 @@ def fit_maps(
         if number == 0:
             inlier = inlier_weight(residual.detach(), believed, surface.seen.pixels)
             weight = _decided(believed * torch.maximum(inlier, exempt))
-        loss = _photo_cost(residual, values, weight)
-        if not bool(torch.isfinite(loss)):
-            progress.stop(f"the maps stage diverged at iteration {number}; kept the last good maps")
-            levels = good
-            break
+        loss = _photo_cost(residual, values, weight, surface.seen.pixels)
+        progress.step(fates.judge(loss), lambda: replace(scene, maps=_unstack(stacked, start.confidence)).detached())
         if number % _KEEP_EVERY == 0:
-            good = [level.detach().clone() for level in levels]
-        gradients = torch.autograd.grad(loss, leaves)
+            if fates.all_lost():
+                break
+            fates.keep()
+        gradients = torch.autograd.grad(loss.sum(), leaves)
         decay = 0.5 + 0.5 * math.cos(math.pi * number / config.iter_step3)
         for level, optimiser, gradient in zip(levels, optimisers, gradients, strict=True):
             level.requires_grad_(False)
-            optimiser.step(gradient, decay, _epsilon(gradient))
-        progress.step(float(loss.detach()), lambda: replace(scene, maps=_unstack(stacked, start.confidence)).detached())
+            optimiser.step(gradient, decay, _EPSILON * optimiser.typical(gradient) + 1e-12)
+    fates.judge_state()
+    lost = fates.lost()
+    if lost:
+        fates.restore()
+        progress.diverged(lost, "maps")
+    levels = [level.detach() for level in levels]
     facing = (surface.frames.normal * surface.to_viewer).sum(-1).clamp_min(0.0)
     seen = seen_from(surface.lookup.seen(weight * facing), _SEEN)
     filled = fill_unseen(LaplacianTexture(levels), _stack(start), seen, seen.new_tensor(_SIGN))
@@ -118,19 +129,24 @@ def fit_maps(
     return replace(scene, maps=maps)
 
 
-def _surface(scene: Scene, model: MorphableModel, resolution: int) -> _Surface:
+def _surface(scene: Scene, model: MorphableModel, resolution: int, self_shadowing: bool) -> _Surface:
     with torch.no_grad():
         camera = Camera.of(scene)
         vertices = scene.vertices_camera(model)
         pixels = rasterizer_for(vertices.device).visible_triangles(vertices, model.triangles, camera)
         seen = fragments(vertices, model.triangles, pixels, camera)
         view = to_view(vertices)
-        rays = camera.rays(pixels.image, pixels.row, pixels.column)
+        shadow = None
+        if self_shadowing:
+            transport = Transport.of_head(scene, model)
+            rough = model.roughness_mean[None]
+            shadow = transport.cast(seen, vertices, scene.head_rotation(), scene.radiance(), rough)
         return _Surface(
             seen=seen,
             lookup=TextureLookup.build(seen, model, resolution, camera, vertices),
             frames=pixel_frames(seen, view, vertex_normals(view, model.triangles), model),
-            to_viewer=-normalize(to_view(rays), dim=-1),
+            to_viewer=viewing_directions(pixels, camera),
+            shadow=shadow,
         )
 
 
@@ -163,23 +179,22 @@ def _decided(weight: Tensor) -> Tensor:
 def _shade(values: Tensor, surface: _Surface, radiance: Tensor) -> Tensor:
     """Radiance of the looked-up skin. values: [P, 7] in the order of `MAP_CHANNELS` -> [P, 3]."""
     normal = surface.frames.bend(values[:, _SLICES["normal"]])
-    image = surface.seen.pixels.image
-    colour = shade_diffuse(
-        values[:, _SLICES["diffuse"]].clamp_min(0.0), irradiance(normal, radiance, image).clamp_min(0.0)
-    )
+    diffuse = values[:, _SLICES["diffuse"]].clamp_min(0.0)
     weight = values[:, _SLICES["specular"]].clamp(0.0, 1.0)
-    return colour + shade_specular(normal, surface.to_viewer, weight, values[:, _SLICES["roughness"]], radiance, image)
+    roughness = values[:, _SLICES["roughness"]]
+    image = surface.seen.pixels.image
+    return shade(normal, surface.to_viewer, diffuse, weight, roughness, radiance, image, surface.shadow)
 
 
-def _photo_cost(residual: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean of the robust residual and of departures from 0…1, in units of their spreads."""
+def _photo_cost(residual: Tensor, values: Tensor, weight: Tensor, pixels: VisiblePixels) -> Tensor:
+    """Each photo's weighted mean of the robust residual and of departures from 0…1, in units of their spreads. [B]"""
     ranged = values[:, : _SLICES["normal"].start]
     beyond = (torch.relu(-ranged) + torch.relu(ranged - 1.0)).square().sum(-1) / _RANGE_SD**2
     photo = robust(residual.square().sum(-1), _ROBUST_SCALE) / _PHOTO_SD**2
-    return ((photo + beyond) * weight).sum() / weight.sum().clamp_min(1.0)
+    return per_image.mean(photo + beyond, weight, pixels)
 
 
-def _penalties(size: int, config: OptimConfig) -> Penalties:
+def _penalties(size: int, config: OptimConfig, device: torch.device) -> Penalties:
     """Weights of one level; NextFace's stock settings stand for the spreads given above."""
     fine = size > COARSEST
     smooth = {
@@ -198,25 +213,23 @@ def _penalties(size: int, config: OptimConfig) -> Penalties:
     }
     share = 0.5 / (_COVERED * size * size) * (size / COARSEST)
     return Penalties(
-        deviation=_per_channel({name: share * smooth[name] / _DEVIATION_SD[name] ** 2 for name in MAP_CHANNELS}),
-        symmetry=_per_channel({name: 0.5 * share * symmetry[name] / _SYMMETRY_SD[name] ** 2 for name in MAP_CHANNELS}),
-        sign=torch.tensor(_SIGN),
+        deviation=_per_channel(
+            {name: share * smooth[name] / _DEVIATION_SD[name] ** 2 for name in MAP_CHANNELS}, device
+        ),
+        symmetry=_per_channel(
+            {name: 0.5 * share * symmetry[name] / _SYMMETRY_SD[name] ** 2 for name in MAP_CHANNELS}, device
+        ),
+        sign=torch.tensor(_SIGN, device=device),
         chroma=share * config.weight_diffuse_consistency_reg / 100.0 / _CHROMA_SD**2,
     )
 
 
-def _rates(size: int) -> Tensor:
-    return _per_channel({**_RATE, "normal": _RATE["normal"] if size >= _NORMAL_FROM else 0.0})
+def _rates(size: int, device: torch.device) -> Tensor:
+    return _per_channel({**_RATE, "normal": _RATE["normal"] if size >= _NORMAL_FROM else 0.0}, device)
 
 
-def _per_channel(values: dict[str, float]) -> Tensor:
-    return torch.tensor([values[name] for name, count in MAP_CHANNELS.items() for _ in range(count)])
-
-
-def _epsilon(gradient: Tensor) -> Tensor:
-    """A share of the root mean square gradient of the texels that have one. [C]"""
-    touched = (gradient != 0.0).sum((0, 1, 2)).clamp_min(1)
-    return _EPSILON * (gradient.square().sum((0, 1, 2)) / touched).sqrt() + 1e-12
+def _per_channel(values: dict[str, float], device: torch.device) -> Tensor:
+    return torch.tensor([values[name] for name, count in MAP_CHANNELS.items() for _ in range(count)], device=device)
 
 
 def _stack(maps: SkinMaps) -> LaplacianTexture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nextface.fitting import per_image
 from nextface.fitting.landmark_loss import extent
 from nextface.fitting.observation import Observation
 from nextface.morphable.model import MorphableModel
@@ -71,12 +72,16 @@ def unclipped(linear: Tensor) -> Tensor:
     return (linear < high).all(-1) & (linear > low).any(-1)
 
 
-def skin_image(pixels: VisiblePixels, image: Tensor, observation: Observation) -> Tensor:
-    """`skin_likelihood` of a crop or of a smaller copy of it, 1 outside the drawn head. `[B, h, w, 3] -> [B, h, w]`"""
-    scale = image.shape[1] / observation.height
+def skin_image(pixels: VisiblePixels, image: Tensor, observation: Observation, scale: Tensor | None = None) -> Tensor:
+    """`skin_likelihood` of a crop or of a smaller copy of it, 1 outside the drawn head. `[B, h, w, 3] -> [B, h, w]`
+
+    scale: pixels of the copy per pixel of the crop. [B]
+    """
     weight = (observation.confidence > 0).float()[..., None]
-    middle = scale * (observation.points * weight).sum(1) / weight.sum(1)
-    reach = _CENTRAL * scale * extent(observation)
+    middle = (observation.points * weight).sum(1) / weight.sum(1)
+    reach = _CENTRAL * extent(observation)
+    if scale is not None:
+        middle, reach = middle * scale[:, None], reach * scale
     place = torch.stack([pixels.column + 0.5, pixels.row + 0.5], -1)
     central = (place - middle[pixels.image]).norm(dim=1) < reach[pixels.image]
     likelihood = skin_likelihood(pixels.pack(image), central, pixels)
@@ -94,17 +99,12 @@ def skin_likelihood(observed: Tensor, central: Tensor, pixels: VisiblePixels) ->
     logs = (observed.clamp_min(0.0) + 1e-3).log()
     features = torch.stack([logs[:, 0] - logs[:, 1], logs[:, 2] - logs[:, 1], logs.mean(1)], 1)
     features = smooth(features, pixels, 1)
-    floor = features.new_tensor(_SPREAD_FLOOR)
-    likelihood = torch.ones_like(features[:, 0])
-    for image in range(pixels.batch):
-        mine = pixels.image == image
-        sample = features[mine & central]
-        if len(sample) < _FEWEST:
-            continue
-        middle = sample.median(0).values
-        spread = (1.4826 * (sample - middle).abs().median(0).values).maximum(floor)
-        distance = ((features[mine] - middle) / (_ROOM * spread)).square().sum(1)
-        likelihood[mine] = 1.0 / (1.0 + distance.square())
+    middle = per_image.median(features, central, pixels)
+    deviation = per_image.median((features - middle[pixels.image]).abs(), central, pixels)
+    spread = (1.4826 * deviation).maximum(deviation.new_tensor(_SPREAD_FLOOR))
+    distance = ((features - middle[pixels.image]) / (_ROOM * spread[pixels.image])).square().sum(1)
+    enough = per_image.total(central.to(features), pixels) >= _FEWEST
+    likelihood = torch.where(enough[pixels.image], 1.0 / (1.0 + distance.square()), 1.0)
     return smooth(likelihood[:, None], pixels, 1)[:, 0]
 
 
@@ -118,15 +118,11 @@ def inlier_weight(residual: Tensor, trust: Tensor, pixels: VisiblePixels) -> Ten
     residual: on the scale of `losses.encode`. [P, 3]; trust: [P] -> [P] in 0..1
     """
     size = smooth(residual, pixels).norm(dim=1)
-    weight = torch.ones_like(size)
-    for image in range(pixels.batch):
-        mine = pixels.image == image
-        believed = mine & (trust > 0.5)
-        if not bool(believed.any()):
-            continue
-        spread = (1.4826 * size[believed].median()).clamp_min(_FLOOR)
-        weight[mine] = 1.0 / (1.0 + (size[mine] / (_ACCEPT * spread)) ** 6)
-    return weight
+    middle = per_image.median(size[:, None], trust > 0.5, pixels)[:, 0]
+    spread = (1.4826 * middle).clamp_min(_FLOOR)[pixels.image]
+    squared = (size / (_ACCEPT * spread)).square()
+    weight = 1.0 / (1.0 + squared * squared * squared)
+    return torch.where(spread.isfinite(), weight, 1.0)
 
 
 def smooth(values: Tensor, pixels: VisiblePixels, rounds: int = _BLUR_ROUNDS) -> Tensor:

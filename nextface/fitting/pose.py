@@ -134,7 +134,9 @@ def fit_pose(
     """Move `MOVES` so that the projected landmarks meet the detected ones.
 
     Cost: a Cauchy loss of the pixel distances and Gaussian priors of the coefficients (in standard deviations),
-    of log focal length and of log distance. Contour points are chosen anew between solver steps.
+    of log focal length and of log distance. Contour points are chosen anew between solver steps. Every photo goes at its own
+    pace: one that has settled stays while the others move on. The host waits for the device a few times per step of the
+    whole batch, never per photo.
     """
     embedding = observation.embedding(model)
     choice = contours.first_choice(embedding, scene.batch)
@@ -148,26 +150,31 @@ def fit_pose(
     problem = _problem(embedding, model, observation, choice, visible)
     damping = torch.full((scene.batch,), 1e-3, dtype=torch.float64, device=scene.device)
     cost = _cost(problem, state)
-    stalled = refreshes = 0
+    stalled, refreshes = torch.zeros(2, scene.batch, dtype=torch.int64, device=scene.device)
     for number in range(config.iter_step1):
+        active = stalled < _STALL
         trial = state.moved(_step(problem, state, damping), problem.lower, problem.upper)
         trial_cost = _cost(problem, trial)
-        better = trial_cost < cost
+        better = active & (trial_cost < cost)
         gain = ((cost - trial_cost) / cost.clamp_min(1e-12)).clamp_min(0.0)
         state = trial.where(better, state)
         cost = torch.where(better, trial_cost, cost)
         damping = torch.where(better, damping / 4.0, damping * 5.0).clamp(1e-9, 1e9)
-        progress.step(float(cost.mean()), partial(_placed, scene, state, model))
+        progress.step(cost.masked_fill(~active, torch.nan), partial(_placed, scene, state, model))
         settled = torch.where(better, gain <= _TOLERANCE, damping > _HEAVY)
-        stalled = stalled + 1 if bool(settled.all()) else 0
-        if refreshes < _REFRESHES and (stalled == _STALL or number % _RECHOOSE == _RECHOOSE - 1):
+        stalled = torch.where(active, torch.where(settled, stalled + 1, 0), stalled)
+        due = active & (refreshes < _REFRESHES) & ((stalled == _STALL) | (number % _RECHOOSE == _RECHOOSE - 1))
+        any_due, any_active = torch.stack([due.any(), (stalled < _STALL).any()]).tolist()
+        if any_due:
             moved, turned = _rechoose(embedding, model, scene, state, choice)
-            if not torch.equal(moved, choice) or float((turned - visible).abs().max()) > _TURNED:
-                choice, visible, stalled = moved, 0.5 * (visible + turned), 0
-                refreshes += 1
-                problem = _problem(embedding, model, observation, choice, visible)
-                cost = _cost(problem, state)
-        if stalled == _STALL:
+            changed = due & ((moved != choice).any(1) | ((turned - visible).abs().amax(1) > _TURNED))
+            choice = torch.where(changed[:, None], moved, choice)
+            visible = torch.where(changed[:, None], 0.5 * (visible + turned), visible)
+            stalled, refreshes = stalled.masked_fill(changed, 0), refreshes + changed
+            problem = _problem(embedding, model, observation, choice, visible)
+            cost = torch.where(changed, _cost(problem, state), cost)
+            any_active = bool((stalled < _STALL).any())
+        if not any_active:
             break
     return _placed(scene, state, model)
 
@@ -206,7 +213,7 @@ def _problem(
 
 def _project(problem: _Problem, state: _State) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated points in the view frame, points in camera space `[B, N, 3]`, and whitened residuals `[B, N, 2]`."""
-    model_points = problem.mean + torch.einsum("bk,bknc->bnc", state.coefficients, problem.basis)
+    model_points = problem.mean + (state.coefficients[:, :, None, None] * problem.basis).sum(1)
     view = model_points @ state.rotation.mT
     camera = view * view.new_tensor([1.0, -1.0, -1.0]) + state.translation[:, None]
     focal = state.log_focal.exp()[:, None, None]
@@ -280,7 +287,7 @@ def _step(problem: _Problem, state: _State, damping: Tensor) -> Tensor:
         free = (~held).to(normal)
         matrix = normal * free[:, :, None] * free[:, None, :] + torch.diag_embed(diagonal * free + (1.0 - free))
         right = (gradient + (normal @ step[..., None]).squeeze(-1)) * free
-        trial = step - torch.linalg.solve(matrix, right[..., None]).squeeze(-1)
+        trial = step - torch.cholesky_solve(right[..., None], torch.linalg.cholesky_ex(matrix)[0]).squeeze(-1)
         beyond = (trial < lower) | (trial > upper)
         if not bool(beyond.any()):
             return trial

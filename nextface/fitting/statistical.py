@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import roma
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from nextface.config import OptimConfig
+from nextface.fitting import per_image
 from nextface.fitting.appearance import Painter
+from nextface.fitting.ladder import START, Rung, climb, rung
 from nextface.fitting.landmark_loss import LandmarkLoss
+from nextface.fitting.last_good import LastGood
 from nextface.fitting.light import LightPrior, light_prior, linear_start
 from nextface.fitting.losses import encode, perceptual, robust
 from nextface.fitting.observation import Observation
-from nextface.fitting.outliers import fit_trust, inlier_weight, skin_image, unclipped
+from nextface.fitting.outliers import fit_trust, inlier_weight, skin_image
 from nextface.fitting.progress import Progress
 from nextface.fitting.skin_tone import SkinTone
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments
-from nextface.rendering.render import to_view
+from nextface.rendering.render import to_view, viewing_directions
 from nextface.scene import Scene
 
 MOVES = ("light", "exposure", "white_balance", "albedo", "shape", "expression", "rotation", "translation", "focal")
 
-# (share of the pixels per side, share of the iterations, weight of the landmarks); no finer than _FINEST pixels: the
-# statistical model holds no detail beyond that. Landmarks lead at first and let the photo decide in the end.
-_LEVELS = ((0.25, 0.3, 0.5), (0.5, 0.4, 0.1), (1.0, 0.3, 0.04))
-_FINEST = 256
-_COARSEST = 48
 _LIGHT_ONLY = 0.25
 """Share of the iterations in which light and albedo move alone, as in NextFace."""
 
@@ -51,6 +47,7 @@ _LIGHT_TRUST = 0.4
 """Lights of photos not among the prior's environments lie 1.3 standard deviations out on average."""
 
 _INLIER_EVERY = 20
+_SHADOWS_EVERY = 40
 _GRAZING = (0.1, 0.4)
 """Cosines to the viewer between which a surface begins to count."""
 
@@ -121,18 +118,6 @@ class _Unknowns:
         return -to_view(turned @ self.pivot)
 
 
-@dataclass
-class _Level:
-    """One rung of the coarse-to-fine ladder."""
-
-    image: Tensor
-    usable: Tensor
-    camera: Camera
-    inlier: Tensor
-    skin: Tensor | None = None
-    landmarks: float = 1.0
-
-
 def fit_statistical(
     scene: Scene, observation: Observation, model: MorphableModel, config: OptimConfig, progress: Progress
 ) -> Scene:
@@ -142,36 +127,36 @@ def fit_statistical(
     priors of coefficients, light, exposure and white balance.
     """
     painter = Painter(model, rasterizer_for(scene.shape.device))
-    prior = light_prior(scene.bands)
+    prior = light_prior(scene.bands).to(scene.device)
     scene = scene.detached()
     trust = fit_trust(model)
     skin = SkinTone.of(model, trust)
     unknowns = _start(scene, observation, painter, prior, trust, skin)
     landmarks = LandmarkLoss(model, observation)
     landmarks.rechoose(scene.vertices_camera(model), Camera.of(scene))
-    for name in _RATES:
-        getattr(unknowns, name).requires_grad_(True)
+    leaves = [getattr(unknowns, name).requires_grad_(True) for name in _RATES]
     optimiser = torch.optim.Adam(
-        [{"params": [getattr(unknowns, name)], "lr": rate, "base": rate} for name, rate in _RATES.items()],
+        [{"params": [leaf], "lr": rate, "base": rate} for leaf, rate in zip(leaves, _RATES.values(), strict=True)],
         betas=(0.9, 0.95),
     )
-    good = scene
-    for number, level, first in _schedule(scene, observation, config.iter_step2):
+    fates = LastGood(leaves)
+    for number, level, first in climb(observation, config.iter_step2):
         if first:
-            good = unknowns.scene(scene, prior, skin, config).detached()
+            fates.keep()
         light_only = number < _LIGHT_ONLY * config.iter_step2
         decay = _decay(number / config.iter_step2)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * decay
         current = unknowns.scene(scene, prior, skin, config)
+        if config.self_shadowing and (number % _SHADOWS_EVERY == 0 or first):
+            painter.update_shadows(current)
         with torch.set_grad_enabled(not light_only):
             vertices = current.vertices_camera(model)
-        camera = Camera.of(current).resized(level.camera.height, level.camera.width)
-        colour, seen, normal = painter.draw(current, camera, vertices)
+        colour, seen, normal = painter.draw(current, level.camera(current), vertices)
         residual = perceptual(encode(colour) - encode(seen.pixels.pack(level.image)))
         if level.skin is None:
-            level.skin = skin_image(seen.pixels, level.image, observation)
-        believed = _believed(seen, trust, normal.detach(), level) * seen.pixels.pack(level.skin)
+            level.skin = skin_image(seen.pixels, level.image, observation, level.scale)
+        believed = _believed(seen, trust, normal.detach(), level, level.camera(scene)) * seen.pixels.pack(level.skin)
         if number % _INLIER_EVERY == 0 or first:
             level.inlier = seen.pixels.unpack(
                 inlier_weight(residual.detach(), believed, seen.pixels)[:, None], background=1.0
@@ -182,10 +167,9 @@ def fit_statistical(
         landmark_weight = level.landmarks * config.weight_landmarks_loss_step2 / _STOCK
         landmark_cost = landmark_weight * landmarks(vertices, Camera.of(current))
         loss = photo + prior_cost + landmark_cost
-        if not bool(torch.isfinite(loss)):
-            return _stopped(progress, good)
+        progress.step(fates.judge(loss), lambda: unknowns.scene(scene, prior, skin, config).detached())
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.sum().backward()
         if light_only:
             for name in _GEOMETRY:
                 getattr(unknowns, name).grad = None
@@ -193,11 +177,14 @@ def fit_statistical(
         optimiser.step()
         with torch.no_grad():
             unknowns.expression.clamp_(model.expression_lower, model.expression_upper)
+            fates.judge_state()
+            fates.restore()
             if number % _INLIER_EVERY == _INLIER_EVERY - 1:
+                if fates.all_lost():
+                    break
                 landmarks.rechoose(vertices.detach(), Camera.of(current))
-        progress.step(float(loss.detach()), lambda: unknowns.scene(scene, prior, skin, config).detached())
-    result = unknowns.scene(scene, prior, skin, config).detached()
-    return result if result.is_finite() else _stopped(progress, good)
+    progress.diverged(fates.lost(), "scene")
+    return unknowns.scene(scene, prior, skin, config).detached()
 
 
 def _start(
@@ -206,22 +193,19 @@ def _start(
     """Light and gains by linear least squares on the mean albedo, everything else from the scene."""
     model = painter.model
     with torch.no_grad():
-        level = _level(scene, observation, _share(scene, 0.5))
+        level = rung(observation, START)
+        camera = level.camera(scene)
         vertices = scene.vertices_camera(model)
-        _, seen, normal = painter.draw(scene, level.camera, vertices)
-        own = skin_image(seen.pixels, level.image, observation)
-        believed = _believed(seen, trust, normal, level) * seen.pixels.pack(own)
+        _, seen, normal = painter.draw(scene, camera, vertices)
+        own = skin_image(seen.pixels, level.image, observation, level.scale)
+        believed = _believed(seen, trust, normal, level, camera) * seen.pixels.pack(own)
         albedo = seen.interpolate(model.diffuse(scene.albedo).expand(scene.batch, -1, -1))
         observed = seen.pixels.pack(level.image)
-        latents, gains = [], []
-        for number in range(scene.batch):
-            mine = seen.pixels.image == number
-            latent, gain = linear_start(prior, normal[mine], albedo[mine], observed[mine], believed[mine])
-            latents.append(latent)
-            gains.append(gain)
+        latent, gains = linear_start(prior, normal, albedo, observed, believed, seen.pixels)
+        latent, gains = (torch.where(torch.isfinite(found), found, 0.0) for found in (latent, gains))
     return _Unknowns(
-        latent=torch.stack(latents),
-        tone=torch.stack(gains) + skin.log_albedo(scene.albedo),
+        latent=latent,
+        tone=gains + skin.log_albedo(scene.albedo),
         albedo=scene.albedo.clone(),
         shape=scene.shape.clone(),
         expression=scene.expression.clone(),
@@ -232,52 +216,12 @@ def _start(
     )
 
 
-def _share(scene: Scene, share: float) -> float:
-    """The side of a level relative to the crop's."""
-    longest = max(scene.height, scene.width)
-    return min(1.0, max(share * min(longest, _FINEST), _COARSEST) / longest)
-
-
-def _schedule(scene: Scene, observation: Observation, iterations: int) -> Iterator[tuple[int, _Level, bool]]:
-    """Every iteration with its level, and whether it is the level's first."""
-    ends = [round(iterations * share) for share in _cumulative([share for _, share, _ in _LEVELS])]
-    number = 0
-    for (share, _, landmarks), end in zip(_LEVELS, ends, strict=True):
-        level = replace(_level(scene, observation, _share(scene, share)), landmarks=landmarks)
-        first = True
-        while number < end:
-            yield number, level, first
-            first = False
-            number += 1
-
-
-def _cumulative(shares: list[float]) -> list[float]:
-    return [sum(shares[: number + 1]) for number in range(len(shares))]
-
-
-def _level(scene: Scene, observation: Observation, share: float) -> _Level:
-    height, width = round(scene.height * share), round(scene.width * share)
-
-    def shrink(images: Tensor) -> Tensor:
-        return interpolate(images.permute(0, 3, 1, 2), (height, width), mode="area").permute(0, 2, 3, 1)
-
-    usable = observation.valid & unclipped(observation.image)
-    image = shrink(observation.image).contiguous()
-    return _Level(
-        image=image,
-        usable=shrink(usable[..., None].float())[..., 0],
-        camera=Camera.of(scene).resized(height, width),
-        inlier=torch.ones_like(image[..., 0]),
-    )
-
-
-def _believed(seen: Fragments, trust: Tensor, normal: Tensor, level: _Level) -> Tensor:
+def _believed(seen: Fragments, trust: Tensor, normal: Tensor, level: Rung, camera: Camera) -> Tensor:
     """Skin, seen not too obliquely, of usable pixels. [P]"""
     with torch.no_grad():
         pixels = seen.pixels
         region = seen.interpolate(trust[None])[:, 0].clamp(0.0, 1.0)
-        rays = to_view(level.camera.rays(pixels.image, pixels.row, pixels.column))
-        facing = -(normal * torch.nn.functional.normalize(rays, dim=-1)).sum(-1)
+        facing = (normal * viewing_directions(pixels, camera)).sum(-1)
         low, high = _GRAZING
         frontal = ((facing - low) / (high - low)).clamp(0.0, 1.0)
         usable = pixels.pack(level.usable)
@@ -285,40 +229,32 @@ def _believed(seen: Fragments, trust: Tensor, normal: Tensor, level: _Level) -> 
 
 
 def _photo_cost(residual: Tensor, weight: Tensor, seen: Fragments) -> Tensor:
-    """Negative log likelihood of the photo, summed over images, with the size of its errors estimated along with the rest.
+    """Negative log likelihood of each photo, with the size of its errors estimated along with the rest. [B]
 
     With errors of unknown size the likelihood of n pixels is n/2 · log of their mean square (here: their mean robust cost).
     A photo that the model can explain well thus speaks louder than one with beard, make-up and hard shadows.
     """
-    cost = robust(residual.square().sum(-1), _ROBUST_SCALE) * weight
-    pixels = seen.pixels
-    sums = cost.new_zeros(pixels.batch).index_add(0, pixels.image, cost)
-    weights = weight.new_zeros(pixels.batch).index_add(0, pixels.image, weight)
-    return 0.5 * _INDEPENDENT * (sums / weights.clamp_min(1.0) / _SMALLEST).log1p().sum()
+    cost = robust(residual.square().sum(-1), _ROBUST_SCALE)
+    return 0.5 * _INDEPENDENT * (per_image.mean(cost, weight, seen.pixels) / _SMALLEST).log1p()
 
 
 def _prior_cost(unknowns: _Unknowns, start: Scene, observation: Observation, config: OptimConfig) -> Tensor:
-    """Half squared standard deviations of everything that has a prior. start: what the pose stage left"""
+    """Half squared standard deviations of everything that has a prior. start: what the pose stage left. [B]"""
     focal = ((start.focal / observation.focal).log() + unknowns.zoom) / observation.focal_sd.clamp_min(1e-3)
     return 0.5 * (
-        _LIGHT_TRUST * unknowns.latent.square().sum()
-        + focal.square().sum()
-        + config.weight_albedo_reg / _STOCK * unknowns.albedo.square().sum()
-        + config.weight_shape_reg / _STOCK * unknowns.shape.square().sum()
+        _LIGHT_TRUST * unknowns.latent.square().sum(-1)
+        + focal.square()
+        + config.weight_albedo_reg / _STOCK * unknowns.albedo.square().sum(-1)
+        + config.weight_shape_reg / _STOCK * unknowns.shape.square().sum(-1)
         + config.weight_expression_reg
         / _STOCK
-        * ((unknowns.expression - start.expression) / _EXPRESSION_SD).square().sum()
+        * ((unknowns.expression - start.expression) / _EXPRESSION_SD).square().sum(-1)
     )
 
 
 def _decay(share: float) -> float:
     """Full rate for the first half, then a cosine down to a tenth."""
     return 1.0 if share < 0.5 else 0.55 + 0.45 * math.cos(math.pi * (2.0 * share - 1.0))
-
-
-def _stopped(progress: Progress, good: Scene) -> Scene:
-    progress.stop(f"the statistical stage diverged at iteration {len(progress.losses)}; kept the last good scene")
-    return good
 
 
 def _where_free(gradient: Tensor | None, observation: Observation) -> Tensor | None:

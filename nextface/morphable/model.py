@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 REGIONS = ("skin", "lips", "eyebrows", "eyes", "mouth_interior", "ears", "scalp", "neck")
 
@@ -86,17 +87,15 @@ class MorphableModel:
 
     def vertices(self, shape: Tensor, expression: Tensor) -> Tensor:
         """Vertices in model space. shape `[B, Ks]`, expression `[B, Ke]` -> `[B, V, 3]` mm."""
-        flat = self.mean.reshape(1, -1)
-        flat = flat + shape @ self.shape_basis.flatten(1) + expression @ self.expression_basis.flatten(1)
-        return flat.unflatten(1, (-1, 3))
+        return self.mean + combined(shape, self.shape_basis) + combined(expression, self.expression_basis)
 
     def diffuse(self, albedo: Tensor) -> Tensor:
         """Per-vertex diffuse albedo, linear, unclamped. `[B, Ka] -> [B, V, 3]`."""
-        return self.diffuse_mean + (albedo @ self.diffuse_basis.flatten(1)).unflatten(1, (-1, 3))
+        return self.diffuse_mean + combined(albedo, self.diffuse_basis)
 
     def specular(self, albedo: Tensor) -> Tensor:
         """Per-vertex Fresnel weight, unclamped. `[B, Ka] -> [B, V, 1]`."""
-        return self.specular_mean + (albedo @ self.specular_basis.flatten(1)).unflatten(1, (-1, 1))
+        return self.specular_mean + combined(albedo, self.specular_basis)
 
     def trimmed(self, components: int) -> MorphableModel:
         """The same model with only the first `components` of every basis but the expression's."""
@@ -117,3 +116,26 @@ class MorphableModel:
             elif isinstance(value, Mapping):
                 moved[name] = {key: item.to(device) for key, item in value.items()}
         return replace(self, **moved)  # type: ignore[arg-type]
+
+
+def combined(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """Sums of a basis, differentiable once in the coefficients. `[B, K], [K, ...] -> [B, ...]`"""
+    flat = basis.flatten(1)
+    sums = _Combined.apply(coefficients, flat) if coefficients.device.type == "cpu" else coefficients @ flat
+    return sums.unflatten(1, basis.shape[1:])
+
+
+class _Combined(torch.autograd.Function):
+    """The product of two matrices row by row, each row in memory of its own: as one product, BLAS rounds a row by how many
+    there are and where they lie, and a photo would come out differently from batch to batch."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, coefficients: Tensor, flat: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(flat)  # type: ignore[attr-defined]
+        return torch.stack([row.clone() @ flat for row in coefficients.unbind()])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
+        (flat,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return torch.stack([flat @ row.clone() for row in cotangent.unbind()]), None

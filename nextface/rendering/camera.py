@@ -52,8 +52,8 @@ class Camera:
 
 @lru_cache(maxsize=8)
 def frames(sizes: tuple[tuple[int, int], ...], height: int, width: int, device: torch.device) -> Tensor | None:
-    """`Camera.frame` of images of `sizes` (height, width), each in the upper left corner of the grid; () is all of it."""
-    if not sizes:
+    """`Camera.frame` of images of `sizes` (height, width), each in the upper left corner of the grid; () where all fill it."""
+    if set(sizes) <= {(height, width)}:
         return None
     extent = torch.tensor(sizes, device=device)
     row, column = torch.arange(height, device=device), torch.arange(width, device=device)

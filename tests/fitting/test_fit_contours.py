@@ -13,7 +13,7 @@ from torch import Tensor
 from nextface.errors import ModelError
 from nextface.fitting import contours
 from nextface.fitting.landmark_loss import LandmarkLoss
-from nextface.fitting.observation import embedding_of, observe
+from nextface.fitting.observation import Observation, embedding_of, observe
 from nextface.landmarks.points import Landmarks
 from nextface.morphable.model import MorphableModel
 from nextface.photo import Crop, Photo
@@ -169,7 +169,9 @@ def test_photos_of_unlike_size_are_padded_and_their_landmarks_put_in_the_model_s
     embedding = toy.landmarks["mediapipe"]
     known = embedding.index[:3].tolist()
     photos = [photo(20, 30, [known[2], known[0], 477]), photo(24, 16, known)]
-    observation = observe(photos, toy, torch.tensor([50.0, 60.0]), torch.tensor([0.1, 0.2]))
+    observation = Observation.join([observe(photos[0], toy, 50.0, 0.1), observe(photos[1], toy, 60.0, 0.2)])
+    assert observation.own_sizes() == ((20, 30), (24, 16))
+    assert observation.focal.tolist() == [50.0, 60.0]
     assert observation.image.shape == (2, 24, 30, 3)
     assert torch.equal(observation.image[0, :20, :30], photos[0].image)
     assert int(observation.valid[0].sum()) == 600

@@ -11,7 +11,7 @@ from synthetic_photo import BANDS, Portrait, known_scene, portrait_of
 
 from nextface.config import OptimConfig
 from nextface.fitting import driver, statistical
-from nextface.fitting.driver import FitRecord, checkpoint_path, run_stages
+from nextface.fitting.driver import Fit, FitRecord, checkpoint_path, run_stages
 from nextface.fitting.pose import start
 from nextface.fitting.progress import Progress
 from nextface.morphable.model import MorphableModel
@@ -30,8 +30,10 @@ def subject(toy: MorphableModel) -> Portrait:
 def fit(subject: Portrait, model: MorphableModel, **options) -> tuple[Scene, FitRecord]:  # type: ignore[no-untyped-def]
     config = options.pop("config", CONFIG)
     scene = options.pop("scene", None) or start(subject.observation, model, BANDS)
-    torch.manual_seed(config.seed)
-    return run_stages(scene, subject.observation, model, config, **options)
+    settings = {name: options.pop(name) for name in ("skip", "show_progress") if name in options}
+    one = Fit(scene, subject.observation, **options)
+    run_stages([one], model, config, **settings)
+    return one.scene, one.record
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +171,10 @@ def test_skipping_everything_changes_nothing(subject: Portrait, toy: MorphableMo
 def test_a_stage_that_diverges_is_named_and_the_run_goes_on(
     subject: Portrait, toy: MorphableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    cost = statistical._photo_cost
+
     def broken(residual, weight, seen):  # type: ignore[no-untyped-def]
-        return residual.sum() * float("nan")
+        return cost(residual, weight, seen) * float("nan")
 
     monkeypatch.setattr(statistical, "_photo_cost", broken)
     scene, record = fit(subject, toy, folder=tmp_path, fingerprint="a")
@@ -215,11 +219,12 @@ def test_progress_is_quiet_unless_asked(capfd: pytest.CaptureFixture[str], subje
         assert name in shown.err
 
 
-def test_progress_records_losses_and_reasons():
-    progress = Progress("stage", 3)
-    for loss in (3.0, 2.0):
-        progress.step(loss)
-    progress.stop("because")
+def test_progress_records_losses_and_reasons_of_each_photo():
+    progress = Progress("stage", 3, names=("a.jpg", "b.jpg"))
+    for losses in ([3.0, 1.0], [2.0, torch.nan], [1.0, torch.nan]):
+        progress.step(torch.tensor(losses))
+    progress.diverged([1], "scene")
     progress.close()
-    assert progress.losses == [3.0, 2.0]
-    assert progress.stopped == "because"
+    assert progress.losses == [[3.0, 2.0, 1.0], [1.0]]
+    assert list(progress.stopped) == [1]
+    assert "iteration 1;" in progress.stopped[1]

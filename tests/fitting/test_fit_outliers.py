@@ -77,9 +77,9 @@ def test_skin_is_judged_on_smaller_copies_too(portrait: Portrait, head: Morphabl
     """The coarse levels of the fit look at area averages of the crop."""
     observation = portrait.observation
     small = torch.nn.functional.interpolate(observation.image.permute(0, 3, 1, 2), (48, 48), mode="area")
-    camera = Camera.of(portrait.truth).resized(48, 48)
+    camera = Camera.of(portrait.truth).scaled(torch.tensor([0.5]), 48, 48)
     covered = CpuRasterizer().visible_triangles(portrait.truth.vertices_camera(head), head.triangles, camera)
-    likelihood = skin_image(covered, small.permute(0, 2, 3, 1), observation)
+    likelihood = skin_image(covered, small.permute(0, 2, 3, 1), observation, torch.tensor([0.5]))
     assert likelihood.shape == (1, 48, 48)
     nose = (observation.points.mean(1)[0] / 2).long()
     assert float(likelihood[0, nose[1], nose[0]]) > 0.8
