@@ -23,7 +23,6 @@ NODES = 33
 TABLE_BANDS = 10
 NORMAL_BANDS = 5
 _ABOUT_NORMAL = 2 + TABLE_BANDS
-_ENTRIES = _ABOUT_NORMAL + NORMAL_BANDS
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,6 @@ def _lobes_forward(  # type: ignore[no-untyped-def]
     dtype = normal.dtype
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
     nodes = NODES - 1
-    entries = np.empty(_ENTRIES, dtype)
     for p in range(start, stop):
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
@@ -131,13 +129,14 @@ def _lobes_forward(  # type: ignore[no-untyped-def]
         w00, w01, w10, w11 = (one - down) * (one - across), (one - down) * across, down * (one - across), down * across
         a = i * NODES + j
         b, c, d = a + 1, a + NODES, a + NODES + 1
-        for k in range(_ENTRIES):
-            entries[k] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
-        strength[p, 0], tilt = entries[0], entries[1]
+        strength[p, 0] = w00 * table[a, 0] + w01 * table[b, 0] + w10 * table[c, 0] + w11 * table[d, 0]
+        tilt = w00 * table[a, 1] + w01 * table[b, 1] + w10 * table[c, 1] + w11 * table[d, 1]
         for band in range(about_direction.shape[1]):
-            about_direction[p, band] = entries[2 + band]
+            k = 2 + band
+            about_direction[p, band] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
         for band in range(about_normal.shape[1]):
-            about_normal[p, band] = entries[_ABOUT_NORMAL + band]
+            k = _ABOUT_NORMAL + band
+            about_normal[p, band] = w00 * table[a, k] + w01 * table[b, k] + w10 * table[c, k] + w11 * table[d, k]
         to_normal = tilt + (one - tilt) * two * viewing
         dx = to_normal * nx - (one - tilt) * vx
         dy = to_normal * ny - (one - tilt) * vy
@@ -165,7 +164,6 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
     dtype = normal.dtype
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
     nodes = NODES - 1
-    to_entries = np.zeros(_ENTRIES, dtype)
     for p in range(start, stop):
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         vx, vy, vz = to_viewer[p, 0], to_viewer[p, 1], to_viewer[p, 2]
@@ -188,15 +186,18 @@ def _lobes_backward(  # type: ignore[no-untyped-def]
         with_normal = gx * nx + gy * ny + gz * nz
         with_viewer = gx * vx + gy * vy + gz * vz
         to_tilt = (one - two * viewing) * with_normal + with_viewer
-        # Cotangents of the entries, and their sums with each of the four nodes.
-        to_entries[0], to_entries[1] = to_strength[p, 0], to_tilt
+        # Cotangent-weighted sums of each of the four nodes' entries.
+        g = to_strength[p, 0]
+        sa, sb = g * table[a, 0] + to_tilt * table[a, 1], g * table[b, 0] + to_tilt * table[b, 1]
+        sc, sd = g * table[c, 0] + to_tilt * table[c, 1], g * table[d, 0] + to_tilt * table[d, 1]
         for band in range(to_about_direction.shape[1]):
-            to_entries[2 + band] = to_about_direction[p, band]
+            g, k = to_about_direction[p, band], 2 + band
+            sa += g * table[a, k]
+            sb += g * table[b, k]
+            sc += g * table[c, k]
+            sd += g * table[d, k]
         for band in range(to_about_normal.shape[1]):
-            to_entries[_ABOUT_NORMAL + band] = to_about_normal[p, band]
-        sa, sb, sc, sd = zero, zero, zero, zero
-        for k in range(_ENTRIES):
-            g = to_entries[k]
+            g, k = to_about_normal[p, band], _ABOUT_NORMAL + band
             sa += g * table[a, k]
             sb += g * table[b, k]
             sc += g * table[c, k]

@@ -11,6 +11,7 @@ from nextface.fitting.light import EXPOSURE_SD, WHITE_BALANCE_SD
 from nextface.fitting.outliers import fit_trust
 from nextface.fitting.skin_tone import SkinTone
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.jit import plain_torch
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,12 @@ def test_a_heavy_albedo_weight_gives_all_to_the_exposure(skin: SkinTone):
     tone = torch.tensor([[-2.0, -2.4, -2.7]])
     free, held = skin.share(tone, 1.0), skin.share(tone, 1e5)
     assert float(held.norm()) < 0.02 * float(free.norm())
+
+
+@pytest.mark.parametrize("level", [-4.0, -2.6, -0.9, 0.5])
+@pytest.mark.parametrize("weight", [0.3, 5.0])
+def test_the_share_s_kernel_is_its_slow_twin(level: float, weight: float, skin: SkinTone):
+    tone = level + 0.3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    with plain_torch():
+        slow = skin.share(tone, weight)
+    assert torch.allclose(skin.share(tone, weight), slow, atol=1e-4)
