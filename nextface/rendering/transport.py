@@ -72,7 +72,8 @@ class Transport:
             basis = sh_basis(toward, bands) * (4.0 * math.pi / directions)
             low = min(bands, TABLE_BANDS) ** 2
             lost, hidden = [], []
-            for vertices, normal in zip(vertices_model, normals, strict=True):
+            for vertices, normal in zip(vertices_model, normals.unbind(), strict=True):
+                normal = normal.clone()  # in memory of its own: see `_Product`
                 shares = blocked(vertices, normal, triangles, toward)
                 if receivers is not None:
                     shares = shares * receivers
