@@ -68,7 +68,9 @@ def test_an_image_has_the_same_bytes_in_every_batch(pixels: VisiblePixels, value
     alone = VisiblePixels(zero, zero, torch.arange(12), zero, torch.full((12, 4), -1), 1, 1, 12)
     chosen = values[:, 0] < 0.8
     assert torch.equal(per_image.total(values[:, 0], pixels)[2:3], per_image.total(values[mine, 0], alone))
-    assert torch.equal(per_image.median(values, chosen, pixels)[2:3], per_image.median(values[mine], chosen[mine], alone))
+    assert torch.equal(
+        per_image.median(values, chosen, pixels)[2:3], per_image.median(values[mine], chosen[mine], alone)
+    )
 
 
 def test_no_pixel_at_all(values: torch.Tensor):
