@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.shadows [--photos FIRST END] [--folder output/shadows] [--threads N]
 
 Each photo is fitted four times: with the true geometry (light, albedo and maps are fitted) and by all stages, each without and
-with self-shadowing. The people have plain skin, so that what is left in the albedo is shadow. Prints the albedo error, root mean square of linear values after one scale for the whole face, in fixed
+with self-shadowing. The people have plain skin, so that what is left in the albedo is shadow. Prints the albedo error, root mean square of linear values after one scale per channel for the whole face, in fixed
 regions; the folder gets a strip per photo (photo | true albedo | known geometry: without, with | fitted: without, with).
 """
 
@@ -18,28 +18,36 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import nextface
-from benchmarks import fidelity, metrics, mitsuba_scene, synthetic
+from benchmarks import fidelity, mitsuba_scene, synthetic
 from nextface.config import OptimConfig
 from nextface.fitting import statistical
 from nextface.fitting.driver import run_stages
 from nextface.morphable import MorphableModel, load_model
 from nextface.photo import Photo
 from nextface.pipeline import observation_of
+from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.bake import bake
 from nextface.rendering.camera import Camera
-from nextface.rendering.render import render
+from nextface.rendering.fragments import fragments
+from nextface.rendering.normals import vertex_normals
+from nextface.rendering.render import render, to_view, viewing_directions
 from nextface.rendering.sh import sh_basis
+from nextface.rendering.texture import TextureLookup
 from nextface.scene import Scene
 
 BANDS = 9
-ELEVATION, AZIMUTH = 40.0, 55.0
+ELEVATION, AZIMUTH = 50.0, 50.0
 """Of the lamp, degrees; every other photo has it on the other side."""
 LAMP_SHARPNESS = 0.012
 """Band l of the lamp is damped by exp(−s·l(l + 1)): a disc of some ten degrees, with all nine bands strong."""
-AMBIENT = 0.08
+AMBIENT = 0.06
 """Share of the irradiance of a surface that faces the lamp."""
+
+LEAST_FACING = 0.3
+"""Cosine to the viewer below which a texel is not counted."""
 
 KINDS = ("known geometry", "fitted geometry")
 BOUNDS = {"known geometry": 0.25, "fitted geometry": 0.5}
@@ -88,7 +96,7 @@ def regions(model: MorphableModel, resolution: int) -> dict[str, Tensor]:
     boxes = {
         "nose": (x.abs() < 30.0) & (y > -22.0) & (y < -5.0) & (z > -30.0),
         "chin": (x.abs() < 45.0) & (y > -110.0) & (y < -74.0) & (z < -38.0) & (z > -90.0),
-        "brow": (x.abs() > 10.0) & (x.abs() < 48.0) & (y > 36.0) & (y < 60.0) & (z > -45.0),
+        "brow": (x.abs() > 10.0) & (x.abs() < 48.0) & (y > 48.0) & (y < 62.0) & (z > -45.0),
     }
     inside = torch.stack([(box & skin).float() for box in boxes.values()], -1)
     baked = bake(inside[None], model, resolution)[0] > 0.99
@@ -128,13 +136,25 @@ def geometry_held() -> Iterator[None]:
         statistical._LIGHT_ONLY = usual
 
 
+def visible_texels(scene: Scene, model: MorphableModel, resolution: int) -> Tensor:
+    """Texels that the camera sees not too obliquely, whatever lies on them. bool [T, T]"""
+    camera, vertices = Camera.of(scene), scene.vertices_camera(model)
+    pixels = rasterizer_for(scene.device).visible_triangles(vertices, model.triangles, camera)
+    covered = fragments(vertices, model.triangles, pixels, camera)
+    normals = covered.interpolate(vertex_normals(to_view(vertices), model.triangles))
+    facing = (normalize(normals, dim=-1) * viewing_directions(pixels, camera)).sum(-1)
+    lookup = TextureLookup.build(covered, model, resolution, camera, vertices)
+    return lookup.seen((facing > LEAST_FACING).float())[0, ..., 0] > 0.5
+
+
 def squared_errors(
     scene: Scene, truth: Scene, model: MorphableModel, where: dict[str, Tensor], face: Tensor, seen: Tensor
 ) -> dict[str, Tensor]:
-    """Squared albedo errors of the region's seen texels, after one scale for the face. [N] each"""
+    """Squared albedo errors of the region's seen texels, after one scale per channel for the face. [N] each"""
     resolution = len(face)
     fit, true = fidelity.diffuse_map(scene, resolution), bake(model.diffuse(truth.albedo), model, resolution)[0]
-    fit = fit * metrics.best_scale(fit[face & seen], true[face & seen])
+    usual = face & seen
+    fit = fit * (fit * true)[usual].sum(0) / fit.square()[usual].sum(0)
     return {name: (fit - true)[region & seen].square().mean(-1) for name, region in where.items()}
 
 
@@ -178,7 +198,7 @@ def main() -> None:
         true_scene = fidelity.truth_in_crop(truth, photo)
         found = fits(truth, photo, model, config)
         pictures = {"photo": photo.image, "true albedo": render(true_scene, model).diffuse[0]}
-        seen = torch.stack([fit.maps.confidence[0, ..., 0] > 0.75 for fit in found.values() if fit.maps]).all(0)
+        seen = visible_texels(true_scene, model, config.texture_resolution)
         for key, scene in found.items():
             pictures[f"{key}"] = render(scene, model).diffuse[0]
             for name, part in squared_errors(scene, true_scene, model, where, face, seen).items():
