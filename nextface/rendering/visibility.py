@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.nn.functional import normalize, one_hot
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import at_corners
-from nextface.rendering.jit import array, compiled
+from nextface.rendering.jit import array, compiled, kernel, spread
 
 SIDE = 224
 """Texels across a depth map, along the head's longer side."""
@@ -24,6 +23,8 @@ ALONG_NORMAL, IN_DEPTH = 0.3, 1.5
 """How far a vertex is lifted from its own surface, in texels."""
 _FAR_AWAY = 1e4
 """mm; farther than any head is deep."""
+_NOTHING = np.float32(1e30)
+"""Depth, mm, of a texel that no triangle covers."""
 
 
 def sphere_directions(count: int) -> Tensor:
@@ -53,9 +54,8 @@ def blocked(vertices: Tensor, normals: Tensor, triangles: Tensor, directions: Te
     shares = np.zeros((len(directions), len(vertices)), np.float32)
     across = np.stack([_perpendicular(direction) for direction in half])
     up = np.cross(half, across)
-    _shares(
-        array(vertices.float()), array(normals.float()), array(triangles), half, across, up.astype(np.float32), shares
-    )
+    mesh = (array(part) for part in (vertices.float(), normals.float(), triangles))
+    spread(_shares, len(half), *mesh, half, across, up.astype(np.float32), shares, grain=1)
     return torch.from_numpy(shares).T
 
 
@@ -116,20 +116,21 @@ def _perpendicular(direction: np.ndarray) -> np.ndarray:
     return side / np.linalg.norm(side)
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
-def _shares(vertices, normals, triangles, directions, across, up, shares):  # type: ignore[no-untyped-def]
-    """Fill shares [K, V] for the directions and, in its second half, for their antipodes."""
+@kernel
+def _shares(start, stop, vertices, normals, triangles, directions, across, up, shares):  # type: ignore[no-untyped-def]
+    """Fill shares [K, V] for a range of the directions and, in its second half, for their antipodes."""
     count = directions.shape[0]
-    for k in numba.prange(count):
-        place = np.empty((vertices.shape[0], 3), np.float32)
+    place = np.empty((vertices.shape[0], 3), np.float32)
+    near, far = np.empty((SIDE, SIDE), np.float32), np.empty((SIDE, SIDE), np.float32)
+    for k in range(start, stop):
         texel = _project(vertices, directions[k], across[k], up[k], place)
-        near = np.full((SIDE, SIDE), -np.inf, np.float32)
-        far = np.full((SIDE, SIDE), np.inf, np.float32)
+        near[:] = -_NOTHING
+        far[:] = _NOTHING
         _depths(place, triangles, near, far)
         _compare(place, normals, directions[k], across[k], up[k], texel, near, far, shares[k], shares[count + k])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _project(vertices, direction, across, up, place):  # type: ignore[no-untyped-def]
     """Texel coordinates and depth along the direction, mm, of every vertex. Returns the texel's side in mm."""
     for v in range(vertices.shape[0]):
@@ -146,7 +147,7 @@ def _project(vertices, direction, across, up, place):  # type: ignore[no-untyped
     return texel
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _depths(place, triangles, near, far):  # type: ignore[no-untyped-def]
     """Largest and smallest depth at every texel centre."""
     for t in range(triangles.shape[0]):
@@ -175,7 +176,7 @@ def _depths(place, triangles, near, far):  # type: ignore[no-untyped-def]
                 far[row, column] = min(far[row, column], depth)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _compare(place, normals, direction, across, up, texel, near, far, toward, away):  # type: ignore[no-untyped-def]
     for v in range(place.shape[0]):
         nx, ny, nz = normals[v, 0], normals[v, 1], normals[v, 2]
