@@ -59,9 +59,10 @@ def rotation_matrix(rotation: Tensor, bands: int) -> Tensor:
     A rotated light stays within its bands, so D follows exactly from its values at enough directions. Differentiable.
     rotation: [B, 3, 3] -> [B, bands², bands²]
     """
-    directions, inverse = _sampling(bands, rotation.dtype, rotation.device)
-    turned = directions @ rotation.mT
-    return inverse @ sh_basis(turned.flatten(0, 1), bands).unflatten(0, turned.shape[:2])
+    # In double precision, so that the rounding of the products, which depends on who else is in the batch, leaves no trace.
+    directions, inverse = _sampling(bands, torch.float64, rotation.device)
+    turned = directions @ rotation.double().mT
+    return (inverse @ sh_basis(turned.flatten(0, 1), bands).unflatten(0, turned.shape[:2])).to(rotation.dtype)
 
 
 @lru_cache

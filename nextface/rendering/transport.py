@@ -150,7 +150,7 @@ class _Product(torch.autograd.Function):
         (irradiance,) = ctx.saved_tensors  # type: ignore[attr-defined]
         if cotangent.device.type == "cpu":
             heads = zip(cotangent, irradiance, strict=True)
-            return None, torch.stack([one.contiguous().clone().mT @ head for one, head in heads]).mT
+            return None, torch.stack([(one.contiguous().clone().mT @ head).mT for one, head in heads])
         return None, (cotangent.mT @ irradiance).mT
 
 
