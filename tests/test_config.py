@@ -11,8 +11,9 @@ import pytest
 
 from nextface import config as config_module
 from nextface import gpu
-from nextface.config import STOCK_FOCAL, OptimConfig, fallback_device, parse_ini, settings
+from nextface.config import STOCK_FOCAL, OptimConfig, fallback_device, settings
 from nextface.errors import ConfigError
+from nextface.ini import parse_ini
 
 ROOT = Path(__file__).parent.parent
 
