@@ -24,7 +24,7 @@ import nextface
 from benchmarks import fidelity, mitsuba_scene, synthetic
 from nextface.config import OptimConfig
 from nextface.fitting import statistical
-from nextface.fitting.driver import run_stages
+from nextface.fitting.driver import Fit, run_stages
 from nextface.morphable import MorphableModel, load_model
 from nextface.photo import Photo
 from nextface.pipeline import observation_of
@@ -34,8 +34,9 @@ from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import fragments
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.render import render, to_view, viewing_directions
-from nextface.rendering.sh import sh_basis
+from nextface.rendering.sh import irradiance, sh_basis
 from nextface.rendering.texture import TextureLookup
+from nextface.rendering.transport import Transport
 from nextface.scene import Scene
 
 BANDS = 9
@@ -90,17 +91,23 @@ def evenly_rough(model: MorphableModel) -> MorphableModel:
 
 
 def regions(model: MorphableModel, resolution: int) -> dict[str, Tensor]:
-    """Texels of the skin below nose, chin and brow: fixed boxes on the mean head, mm. bool [T, T]"""
-    x, y, z = (model.mean - model.mean[_nose_tip(model)]).unbind(-1)
+    """Skin that brow, nose and chin shadow: texels of the mean head that lose half of the light's irradiance, with the lamp on
+    either side, told apart by height. bool [T, T]"""
+    normals = vertex_normals(model.mean[None], model.triangles)[0]
+    image = torch.zeros(len(normals), dtype=torch.int64)
+    transport = Transport.of(model.mean[None], model.triangles, BANDS)
+    shadowed = torch.zeros(len(normals), dtype=torch.bool)
+    for number in (0, 1):
+        light = side_light(number)
+        unshadowed = irradiance(normals, light, image)[:, 0]
+        change = transport.shadow(light, torch.eye(3)[None])[0, :, 0]
+        shadowed |= (unshadowed > 0.3) & (change < -0.5 * unshadowed)
     skin = ((model.regions["skin"] > 0.5) | (model.regions["neck"] > 0.5)) & (model.regions["ears"] < 0.5)
-    boxes = {
-        "nose": (x.abs() < 30.0) & (y > -22.0) & (y < -5.0) & (z > -30.0),
-        "chin": (x.abs() < 45.0) & (y > -110.0) & (y < -74.0) & (z < -38.0) & (z > -90.0),
-        "brow": (x.abs() > 10.0) & (x.abs() < 48.0) & (y > 48.0) & (y < 62.0) & (z > -45.0),
-    }
-    inside = torch.stack([(box & skin).float() for box in boxes.values()], -1)
-    baked = bake(inside[None], model, resolution)[0] > 0.99
-    return dict(zip(boxes, baked.unbind(-1), strict=True))
+    up = model.mean[:, 1] - model.mean[_nose_tip(model), 1]
+    bands = {"brow": up > 20.0, "nose": (up <= 20.0) & (up > -25.0), "chin": up <= -25.0}
+    inside = torch.stack([(shadowed & skin & band).float() for band in bands.values()], -1)
+    baked = bake(inside[None], model, resolution)[0] > 0.5
+    return dict(zip(bands, baked.unbind(-1), strict=True))
 
 
 def _nose_tip(model: MorphableModel) -> int:
@@ -120,7 +127,9 @@ def fits(
             known = replace(
                 fidelity.truth_in_crop(truth, photo), albedo=torch.zeros_like(truth.scene.albedo), maps=None
             )
-            found["known geometry", shadows] = run_stages(known, observation, model, setting, skip={1})[0]
+            fit = Fit(known, observation)
+            run_stages([fit], model, setting, skip={1})
+            found["known geometry", shadows] = fit.scene
         found["fitted geometry", shadows] = nextface.reconstruct(photo, setting, model=model).scene
     return found
 
