@@ -98,7 +98,12 @@ def test_a_photo_of_a_batch_comes_out_as_alone(fitted: Fitted, toy: MorphableMod
 def test_loss_curves_are_each_photo_s_own(fitted: Fitted):
     for alone, together in zip(fitted.alone, fitted.together, strict=True):
         for stage, losses in alone.record.losses.items():
-            assert together.record.losses[stage] == pytest.approx(losses, rel=1e-5), stage
+            found = together.record.losses[stage]
+            both = min(len(losses), len(found))
+            assert found[:both] == pytest.approx(losses[:both], rel=1e-5), stage
+            assert found[-1] == pytest.approx(losses[-1], rel=1e-5), stage
+            # At the minimum rounding decides whether the pose stage takes another step.
+            assert len(found) == len(losses) or stage == "pose"
         assert together.record.stopped == {}
     lengths = {len(fit.record.losses["pose"]) for fit in fitted.together}
     assert len(lengths) > 1, "all settled after as many steps: nothing tested"
