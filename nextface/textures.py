@@ -10,6 +10,15 @@ from torch.nn.functional import interpolate
 
 COARSEST = 16
 
+_STRIP = 1 << 20
+"""Texels that are worked on at once where a step would hold several temporaries of a whole map."""
+
+
+def row_strips(rows: int, columns: int) -> list[slice]:
+    """The rows of a large picture in strips of at most some million texels, one row at least."""
+    step = max(1, _STRIP // columns)
+    return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
+
 
 def upsample(level: Tensor, size: int) -> Tensor:
     """Bilinear, half-pixel centred. `[B, h, w, C] -> [B, size, size, C]`."""
@@ -99,14 +108,14 @@ class SkinMaps:
 
     def images(self) -> dict[str, Tensor]:
         """Full maps ready for export, in range: diffuse, specular, roughness and unit normals. `[B, T, T, 3|1|1|3]`."""
-        slopes = self.normal.full()
-        normal = torch.cat([slopes, torch.ones_like(slopes[..., :1])], -1)
-        return {
-            "diffuse": self.diffuse.full().clamp(0.0, 1.0),
-            "specular": self.specular.full().clamp(0.0, 1.0),
-            "roughness": self.roughness.full().clamp(0.05, 1.0),
-            "normal": torch.nn.functional.normalize(normal, dim=-1),
-        }
+        return {name: self.image(name) for name in MAP_CHANNELS}
+
+    def image(self, name: str) -> Tensor:
+        """One of `images`."""
+        full = self.textures()[name].full()
+        if name == "normal":
+            return torch.nn.functional.normalize(torch.cat([full, torch.ones_like(full[..., :1])], -1), dim=-1)
+        return full.clamp(0.05 if name == "roughness" else 0.0, 1.0)
 
     def to(self, device: torch.device | str) -> SkinMaps:
         moved = {name: texture.to(device) for name, texture in self.textures().items()}

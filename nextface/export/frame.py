@@ -82,7 +82,8 @@ def photo_texture(result: PhotoResult, photo: Photo, resolution: int) -> np.ndar
     seen = ((facing - 0.15) / 0.25).clamp(0.0, 1.0) * inside * (position[..., 2] < depth + DEPTH_TOLERANCE)
     weight = _softened(seen[..., None])
     colour = _sample(window, place, "bilinear")
-    albedo = result.skin["diffuse"]
+    assert scene.maps is not None
+    albedo = scene.maps.image("diffuse")[0]
     measured = weight[..., 0] > 0.9
     tone = colour[measured].mean(0) / albedo[measured].mean(0).clamp_min(1e-3) if measured.any() else albedo.new_ones(3)
     rest = weight.flip(1) * colour.flip(1) + (1.0 - weight.flip(1)) * albedo * tone

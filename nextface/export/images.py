@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,23 +13,41 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from nextface.color import linear_to_srgb
+from nextface.textures import SkinMaps, row_strips
 
 PNG_LEVEL = 1  # zlib effort: at 512² level 1 is several times faster than 6 and the file a few percent larger
 
 
 def encode_srgb(linear: Tensor) -> np.ndarray:
     """Linear Rec.709 `[H, W, C]` to sRGB bytes, uint8 `[H, W, C]`."""
-    return encode_linear(linear_to_srgb(linear))
+    return _bytes(linear, linear_to_srgb)
 
 
 def encode_linear(values: Tensor) -> np.ndarray:
     """Values in 0..1 `[H, W, C]` to bytes without a curve, uint8 `[H, W, C]`."""
-    return (values.detach().cpu().nan_to_num().clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).numpy()
+    return _bytes(values, lambda strip: strip)
 
 
 def encode_normal(normal: Tensor) -> np.ndarray:
     """Unit vectors `[H, W, 3]` to bytes: 0.5 + 0.5 n, so that a flat normal is (128, 128, 255)."""
-    return encode_linear(0.5 + 0.5 * normal)
+    return _bytes(normal, lambda strip: 0.5 + 0.5 * strip)
+
+
+def _bytes(picture: Tensor, curve: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """A picture through a curve to 0..1, as bytes, strip by strip."""
+    found = np.empty(tuple(picture.shape), np.uint8)
+    for rows in row_strips(*picture.shape[:2]):
+        strip = curve(picture[rows].detach().cpu()).nan_to_num().clamp(0.0, 1.0)
+        found[rows] = (strip * 255.0 + 0.5).to(torch.uint8).numpy()
+    return found
+
+
+def map_pictures(maps: SkinMaps, row: int) -> dict[str, np.ndarray]:
+    """One identity's skin maps as they are stored: diffuse (sRGB), specular, roughness, normal and confidence (linear), uint8
+    `[T, T, 1|3]`."""
+    encoders = {"diffuse": encode_srgb, "specular": encode_linear, "roughness": encode_linear, "normal": encode_normal}
+    pictures = {name: encode(maps.image(name)[row]) for name, encode in encoders.items()}
+    return {**pictures, "confidence": encode_linear(maps.confidence[row])}
 
 
 def as_rgb(picture: np.ndarray) -> np.ndarray:

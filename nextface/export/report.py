@@ -11,7 +11,7 @@ import numpy as np
 from nextface.config import OptimConfig
 from nextface.export import page
 from nextface.export.curves import loss_curve
-from nextface.export.images import as_rgb, data_uri, encode_linear, encode_normal, encode_srgb, jpeg, png, to_pillow
+from nextface.export.images import as_rgb, data_uri, encode_normal, encode_srgb, jpeg, png, to_pillow
 from nextface.export.light import light_map
 from nextface.export.lights import STUDIO_LIGHTS
 from nextface.export.measures import head_angles
@@ -39,12 +39,13 @@ def report(
     result: PhotoResult,
     run: Reconstruction,
     residuals: Mapping[str, float | None],
+    maps: Mapping[str, np.ndarray],
     turntable: bytes | None,
     landmarks: bytes,
 ) -> bytes:
     """The page of one photo.
 
-    turntable: GIF bytes, left out where None; landmarks: JPEG bytes.
+    maps: see `map_pictures`; turntable: GIF bytes, left out where None; landmarks: JPEG bytes.
     """
     photo = run.photo
     body = [
@@ -63,7 +64,7 @@ def report(
         page.section(
             "Skin maps",
             "UV maps; confidence is white where the photo shows the skin, grey where the mirror half does, black elsewhere.",
-            page.grid(_maps(result), 5),
+            page.grid(_maps(maps), 5),
         ),
         page.section(
             "Light, landmarks, turntable", "", page.grid(_extras(result, run.config, turntable, landmarks), 3)
@@ -128,17 +129,9 @@ def _relit(result: PhotoResult) -> list[str]:
     return rows
 
 
-def _maps(result: PhotoResult) -> list[page.Figure]:
-    assert result.scene.maps is not None
-    skin = result.skin
-    pictures = {
-        ("diffuse", "sRGB"): encode_srgb(skin["diffuse"]),
-        ("specular", "linear"): encode_linear(skin["specular"]),
-        ("roughness", "linear"): encode_linear(skin["roughness"]),
-        ("normal", "linear, green up"): encode_normal(skin["normal"]),
-        ("confidence", "linear"): encode_linear(result.scene.maps.confidence[0]),
-    }
-    return [_figure(_thumbnail(picture), title, note) for (title, note), picture in pictures.items()]
+def _maps(pictures: Mapping[str, np.ndarray]) -> list[page.Figure]:
+    notes = {"diffuse": "sRGB", "normal": "linear, green up"}
+    return [_figure(_thumbnail(picture), name, notes.get(name, "linear")) for name, picture in pictures.items()]
 
 
 def _thumbnail(picture: np.ndarray) -> np.ndarray:

@@ -80,12 +80,6 @@ class PhotoResult:
         return to_view(self.normals_model @ self.scene.head_rotation()[0].T)
 
     @cached_property
-    def skin(self) -> dict[str, Tensor]:
-        """Full maps in range: diffuse [T, T, 3], specular and roughness [T, T, 1], unit normals [T, T, 3]."""
-        assert self.scene.maps is not None
-        return {name: image[0] for name, image in self.scene.maps.images().items()}
-
-    @cached_property
     def rendering(self) -> Rendering:
         """The reconstruction as the photo's camera sees it."""
         return render(self.scene, self.model, transport=self.transport)

@@ -20,7 +20,7 @@ from nextface.export import frame, measures
 from nextface.export.curves import loss_curve
 from nextface.export.files import write_bytes, write_json
 from nextface.export.glb import GlbCamera, glb, whole_tangents
-from nextface.export.images import encode_linear, encode_normal, encode_srgb, jpeg, png
+from nextface.export.images import jpeg, map_pictures, png
 from nextface.export.light import light_exr, light_map, light_png
 from nextface.export.mesh import mtl, obj
 from nextface.export.report import report
@@ -102,19 +102,14 @@ class _Export:
         return self.scene.maps
 
     @cached_property
+    def map_pictures(self) -> list[dict[str, np.ndarray]]:
+        """Per identity."""
+        return [map_pictures(self.maps, k) for k in range(len(self.maps.confidence))]
+
+    @cached_property
     def map_pngs(self) -> list[dict[str, bytes]]:
-        """PNG bytes per identity: diffuse (sRGB), specular, roughness, normal, confidence (linear)."""
-        images = self.maps.images()
-        return [
-            {
-                "diffuse": png(encode_srgb(images["diffuse"][k])),
-                "specular": png(encode_linear(images["specular"][k])),
-                "roughness": png(encode_linear(images["roughness"][k])),
-                "normal": png(encode_normal(images["normal"][k])),
-                "confidence": png(encode_linear(self.maps.confidence[k])),
-            }
-            for k in range(images["diffuse"].shape[0])
-        ]
+        """The same as PNG bytes."""
+        return [{name: png(picture) for name, picture in pictures.items()} for pictures in self.map_pictures]
 
     @cached_property
     def residuals(self) -> dict[str, float | None]:
@@ -125,7 +120,7 @@ class _Export:
         return np.asarray(frame.landmarks(self.reconstruction.photo))
 
     def map_index(self) -> int:
-        return min(self.result.index, len(self.map_pngs) - 1)
+        return min(self.result.index, len(self.map_pictures) - 1)
 
     def write_maps(self) -> None:
         for k, pngs in enumerate(self.map_pngs):
@@ -150,12 +145,12 @@ class _Export:
         result, model = self.result, self.result.model
         vertices, normals = result.vertices_model, result.normals_model
         tangents = vertex_tangents(vertices[None], normals[None], model)[0]
-        pngs = self.map_pngs[self.map_index()]
+        pngs, pictures = self.map_pngs[self.map_index()], self.map_pictures[self.map_index()]
         images = {
             "diffuse": pngs["diffuse"],
             "normal": pngs["normal"],
-            "roughness": png(_metallic_roughness(result.skin["roughness"])),
-            "specular": png(_specular_alpha(result.skin["specular"])),
+            "roughness": png(_metallic_roughness(pictures["roughness"])),
+            "specular": png(_specular_alpha(pictures["specular"])),
         }
         content = glb(
             (vertices[model.uv_to_vertex] / 1000.0).numpy(),
@@ -216,7 +211,8 @@ class _Export:
         self.put(f"photoTexture_{self.result.index}.png", png(texture))
 
     def write_report(self) -> None:
-        content = report(self.result, self.reconstruction, self.residuals, self.gif, jpeg(self.landmarks))
+        pictures = self.map_pictures[self.map_index()]
+        content = report(self.result, self.reconstruction, self.residuals, pictures, self.gif, jpeg(self.landmarks))
         self.put("report.html", content)
 
     def write_metrics(self) -> None:
@@ -256,16 +252,14 @@ def _light_numbers(radiance: Tensor) -> dict[str, object]:
     }
 
 
-def _metallic_roughness(roughness: Tensor) -> np.ndarray:
-    """glTF's packing: G = roughness, B = metallic = 0; R is unused. uint8 [T, T, 3]"""
-    empty = torch.zeros_like(roughness)
-    return encode_linear(torch.cat([empty, roughness, empty], -1))
+def _metallic_roughness(roughness: np.ndarray) -> np.ndarray:
+    """glTF's packing: G = roughness, B = metallic = 0; R is unused. uint8 [T, T, 1] -> [T, T, 3]"""
+    return np.pad(roughness, ((0, 0), (0, 0), (1, 1)))
 
 
-def _specular_alpha(specular: Tensor) -> np.ndarray:
-    """glTF's packing: A = Fresnel weight. uint8 [T, T, 4]"""
-    white = torch.ones_like(specular)
-    return encode_linear(torch.cat([white, white, white, specular], -1))
+def _specular_alpha(specular: np.ndarray) -> np.ndarray:
+    """glTF's packing: A = Fresnel weight, over white. uint8 [T, T, 1] -> [T, T, 4]"""
+    return np.pad(specular, ((0, 0), (0, 0), (3, 0)), constant_values=255)
 
 
 SUBSETS: dict[str, Callable[[_Export], None]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nextface.rendering.bake import fill
-from nextface.textures import COARSEST, LaplacianTexture
+from nextface.textures import COARSEST, LaplacianTexture, row_strips
 
 MIRRORED = 0.5
 """Confidence of a texel taken from its mirror image."""
@@ -25,16 +26,27 @@ def fill_unseen(texture: LaplacianTexture, start: LaplacianTexture, seen: Tensor
     """
     levels = []
     for level, base in zip(texture.levels, start.levels, strict=True):
-        weight = _resized(seen, level.shape[1])
-        other = weight.flip(2) * (1.0 - weight)
-        moved = level - base
-        total = (weight + other).clamp_max(1.0)
-        blended = weight * moved + other * sign * moved.flip(2)
-        if level.shape[1] == COARSEST:
-            known = (total > _KNOWN).to(total)
-            blended = fill(blended / total.clamp_min(_KNOWN), known)
-        levels.append(base + blended)
+        batch, size = level.shape[:2]
+        weight = _resized(seen, size)
+        if size == COARSEST:
+            levels.append(base + _carried_on(level - base, weight, sign))
+            continue
+        filled = torch.empty_like(level)
+        for rows in row_strips(size, batch * size):
+            filled[:, rows] = base[:, rows] + _mixed(level[:, rows] - base[:, rows], weight[:, rows], sign)
+        levels.append(filled)
     return LaplacianTexture(levels)
+
+
+def _mixed(moved: Tensor, weight: Tensor, sign: Tensor) -> Tensor:
+    """Rows of a level's departure with those of its mirror image in the unseen share. `[B, r, s, C]`"""
+    return weight * moved + weight.flip(2) * (1.0 - weight) * sign * moved.flip(2)
+
+
+def _carried_on(moved: Tensor, weight: Tensor, sign: Tensor) -> Tensor:
+    """A level's departure, mixed, and continued where neither side was seen. `[B, s, s, C]`"""
+    total = (weight + weight.flip(2) * (1.0 - weight)).clamp_max(1.0)
+    return fill(_mixed(moved, weight, sign) / total.clamp_min(_KNOWN), (total > _KNOWN).to(total))
 
 
 def confidence_map(seen: Tensor) -> Tensor:

@@ -33,13 +33,15 @@ class LastGood:
     @torch.no_grad()
     def keep(self) -> None:
         """Take the present state of all photos that are not lost for a good one."""
-        self._kept = [self._chosen(tensor, kept) for tensor, kept in zip(self._tensors, self._kept, strict=True)]
+        for tensor, kept in zip(self._tensors, self._kept, strict=True):
+            torch.where(self._rows(tensor), tensor.detach(), kept, out=kept)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put lost photos back to their good state, in place."""
         for tensor, kept in zip(self._tensors, self._kept, strict=True):
-            tensor.copy_(self._chosen(tensor, kept))
+            state = tensor.detach()
+            torch.where(self._rows(tensor), state, kept, out=state)
 
     def lost(self) -> list[int]:
         """Rows of the photos that have diverged."""
@@ -48,5 +50,6 @@ class LastGood:
     def all_lost(self) -> bool:
         return not bool(self._alive.any())
 
-    def _chosen(self, tensor: Tensor, kept: Tensor) -> Tensor:
-        return torch.where(self._alive.view(-1, *[1] * (tensor.ndim - 1)), tensor.detach(), kept)
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """`_alive` as it broadcasts to a tensor of one row per photo."""
+        return self._alive.view(-1, *[1] * (tensor.ndim - 1))

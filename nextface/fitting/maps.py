@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,30 +84,54 @@ def fit_maps(
     seen, else by what the coarser levels say.
     """
     scene = scene.detached()
-    start = scene.maps or statistical_maps(scene, model, config.texture_resolution)
-    surface = _surface(scene, model, start.diffuse.resolution, config.self_shadowing)
-    stacked = _stack(start)
-    levels = stacked.levels
-    device = scene.device
-    target = encode(surface.seen.pixels.pack(observation.image))
+    maps = scene.maps or statistical_maps(scene, model, config.texture_resolution)
+    scene, start, confidence = replace(scene, maps=None), _stack(maps), maps.confidence
+    del maps  # at 4096² every copy counts
+    surface = _surface(scene, model, start.resolution, config.self_shadowing)
+    reached = surface.lookup.reached(start)
+    finer = start.levels[len(reached) :]
+
+    def assembled(levels: list[Tensor], confidence: Tensor = confidence) -> Scene:
+        return replace(scene, maps=_unstack(LaplacianTexture([*levels, *finer]), confidence))
+
+    levels, weight = _optimised(reached, surface, scene.radiance(), observation, model, config, progress, assembled)
+    facing = (surface.frames.normal * surface.to_viewer).sum(-1).clamp_min(0.0)
+    seen = seen_from(surface.lookup.seen(weight * facing), _SEEN)
+    filled = fill_unseen(LaplacianTexture(levels), LaplacianTexture(reached), seen, seen.new_tensor(_SIGN))
+    return assembled(filled.levels, confidence_map(seen))
+
+
+def _optimised(
+    start: list[Tensor],
+    surface: _Surface,
+    radiance: Tensor,
+    observation: Observation,
+    model: MorphableModel,
+    config: OptimConfig,
+    progress: Progress,
+    snapshot: Callable[[list[Tensor]], Scene],
+) -> tuple[list[Tensor], Tensor]:
+    """The levels that some pixel looks up, moved so that they explain the photo, and how far each pixel counted. [P]"""
+    pixels, device = surface.seen.pixels, radiance.device
+    target = encode(pixels.pack(observation.image))
     exempt = _own_look(surface, model)
     believed = _believed(surface, observation, model, exempt)
     weight = believed
-    radiance = scene.radiance()
     optimisers = [
         TexelAdam(level, _penalties(level.shape[1], config, device), _rates(level.shape[1], device), touched)
-        for level, touched in zip(levels, surface.lookup.touched(stacked), strict=True)
+        for level, touched in zip(start, surface.lookup.touched(LaplacianTexture(start)), strict=True)
     ]
+    levels = [optimiser.level for optimiser in optimisers]
     fates = LastGood(levels)
     for number in range(config.iter_step3):
         leaves = [level.requires_grad_(True) for level in levels]
         values = surface.lookup.lookup(LaplacianTexture(leaves))
         residual = encode(_shade(values, surface, radiance)) - target
         if number == 0:
-            inlier = inlier_weight(residual.detach(), believed, surface.seen.pixels)
+            inlier = inlier_weight(residual.detach(), believed, pixels)
             weight = _decided(believed * torch.maximum(inlier, exempt))
-        loss = _photo_cost(residual, values, weight, surface.seen.pixels)
-        progress.step(fates.judge(loss), lambda: replace(scene, maps=_unstack(stacked, start.confidence)).detached())
+        loss = _photo_cost(residual, values, weight, pixels)
+        progress.step(fates.judge(loss), lambda: snapshot(levels))
         if number % _KEEP_EVERY == 0:
             if fates.all_lost():
                 break
@@ -121,12 +146,7 @@ def fit_maps(
     if lost:
         fates.restore()
         progress.diverged(lost, "maps")
-    levels = [level.detach() for level in levels]
-    facing = (surface.frames.normal * surface.to_viewer).sum(-1).clamp_min(0.0)
-    seen = seen_from(surface.lookup.seen(weight * facing), _SEEN)
-    filled = fill_unseen(LaplacianTexture(levels), _stack(start), seen, seen.new_tensor(_SIGN))
-    maps = _unstack(filled, confidence_map(seen))
-    return replace(scene, maps=maps)
+    return [level.detach() for level in levels], weight
 
 
 def _surface(scene: Scene, model: MorphableModel, resolution: int, self_shadowing: bool) -> _Surface:
@@ -239,8 +259,11 @@ def _stack(maps: SkinMaps) -> LaplacianTexture:
 
 
 def _unstack(stacked: LaplacianTexture, confidence: Tensor) -> SkinMaps:
+    """The four maps again, sharing nothing with the stack."""
     parts = {
-        name: LaplacianTexture([level[..., where].contiguous() for level in stacked.levels])
+        name: LaplacianTexture(
+            [level[..., where].detach().clone(memory_format=torch.contiguous_format) for level in stacked.levels]
+        )
         for name, where in _SLICES.items()
     }
     return SkinMaps(**parts, confidence=confidence)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextface.rendering.jit import compiled, kernel, spread
+from nextface.rendering.jit import compiled, kernel, spread, untouched_zeros
+from nextface.textures import row_strips
 
 BETAS = (0.9, 0.95)
 _GRAIN = 32
@@ -38,25 +39,27 @@ class Penalties:
 
 
 class TexelAdam:
-    """Adam (Kingma & Ba 2015) over one level `[B, s, s, C]`, in place.
+    """Adam (Kingma & Ba 2015) over one level `[B, s, s, C]`.
 
+    start: stays as it is; `level` is the copy of it that moves, in place.
     rate: step per channel. [C]; epsilon: per image and channel, in units of the gradient; texels with less gradient than that
     move slower, so that barely seen texels stay near their start instead of following their noise. [B, C]
     touched: the texels that may have a gradient, all if left out; a texel moves if it or its mirror image is one. Bool [B, s, s]
     """
 
-    def __init__(self, level: Tensor, penalties: Penalties, rate: Tensor, touched: Tensor | None = None) -> None:
-        self.level = level
-        self._start = level.clone()
-        self._first = torch.zeros_like(level)
-        self._second = torch.zeros_like(level)
+    def __init__(self, start: Tensor, penalties: Penalties, rate: Tensor, touched: Tensor | None = None) -> None:
+        self.level = start.clone()
+        self._start = start
+        self._first, self._second = (
+            untouched_zeros(start.shape, start.dtype) if compiled(start) else torch.zeros_like(start) for _ in range(2)
+        )
         self._penalties = penalties
         self._rate = rate
         self._count = 0
         if touched is None:
-            touched = torch.ones(level.shape[:3], dtype=torch.bool, device=level.device)
+            touched = torch.ones(start.shape[:3], dtype=torch.bool, device=start.device)
         self._moving = touched | touched.flip(2)
-        self._runs = runs(self._moving) if compiled(level) else None
+        self._runs = runs(self._moving) if compiled(start) else None
 
     def step(self, gradient: Tensor, decay: float, epsilon: Tensor) -> None:
         """gradient: of the photo term, as the level; decay: factor on the rate; epsilon: [B, C]."""
@@ -132,15 +135,18 @@ def adam_torch(
     second_bias: float,
     moving: Tensor,
 ) -> None:
-    """The step in plain torch, on any device. moving: bool [B, s, s]"""
-    moved = level - start
-    gradient = photo + 2.0 * deviation * moved + 4.0 * symmetry * (level - sign * level.flip(2))
-    colour = moved[..., :3]
-    gradient[..., :3] += 2.0 * chroma * (colour - colour.mean(-1, keepdim=True))
-    gradient *= moving[..., None]
-    first.mul_(BETAS[0]).add_(gradient, alpha=1.0 - BETAS[0])
-    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
-    level.sub_(rate * first / ((second / second_bias).sqrt() + epsilon[:, None, None]))
+    """The step in plain torch, on any device, strip by strip. moving: bool [B, s, s]"""
+    batch, size = level.shape[:2]
+    for rows in row_strips(size, batch * size):
+        x, x0, m, v = (tensor[:, rows] for tensor in (level, start, first, second))
+        moved = x - x0
+        gradient = photo[:, rows] + 2.0 * deviation * moved + 4.0 * symmetry * (x - sign * x.flip(2))
+        colour = moved[..., :3]
+        gradient[..., :3] += 2.0 * chroma * (colour - colour.mean(-1, keepdim=True))
+        gradient *= moving[:, rows, :, None]
+        m.mul_(BETAS[0]).add_(gradient, alpha=1.0 - BETAS[0])
+        v.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
+        x.sub_(rate * m / ((v / second_bias).sqrt() + epsilon[:, None, None]))
 
 
 def adam_kernel(

@@ -10,31 +10,37 @@ from nextface.morphable.model import MorphableModel
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments, fragments, interpolate
-from nextface.textures import upsample
+from nextface.textures import row_strips, upsample
 
 
-def uv_fragments(model: MorphableModel, resolution: int) -> Fragments:
-    """The texels whose centres the unwrap covers; `corners` are uv vertices. One image of `resolution`²."""
+def uv_fragments(model: MorphableModel, resolution: int, rows: slice | None = None) -> Fragments:
+    """The texels whose centres the unwrap covers; `corners` are uv vertices. One image, the given rows of `resolution`²."""
+    rows = rows or slice(0, resolution)
     u, v = model.uv.unbind(-1)
     flat = torch.stack([u * resolution, (1.0 - v) * resolution, torch.ones_like(u)], -1)
     vertices = 2.0 * flat[None]  # anywhere beyond the near plane; with focal length 1 the projection is the identity
-    camera = Camera(vertices.new_ones(1), vertices.new_zeros(1, 2), resolution, resolution)
+    corner = vertices.new_tensor([[0.0, -rows.start]])
+    camera = Camera(vertices.new_ones(1), corner, rows.stop - rows.start, resolution)
     texels = rasterizer_for(vertices.device).visible_triangles(vertices, model.uv_triangles, camera)
     return fragments(vertices, model.uv_triangles, texels, camera)
 
 
-def bake(attributes: Tensor, model: MorphableModel, resolution: int, texels: Fragments | None = None) -> Tensor:
+def bake(attributes: Tensor, model: MorphableModel, resolution: int) -> Tensor:
     """A UV image of a per-vertex attribute, row 0 at v = 1, empty texels filled smoothly from covered ones.
 
-    attributes: [B, V, C]; texels: `uv_fragments(model, resolution)`, when many attributes are baked. -> [B, T, T, C]
+    attributes: [B, V, C] -> [B, T, T, C]. The unwrap is drawn in strips: fragments take some 150 bytes a texel.
     """
-    texels = texels or uv_fragments(model, resolution)
-    corners = model.triangles[texels.pixels.triangle]
     batch, _, channels = attributes.shape
     stacked = attributes.permute(1, 0, 2).flatten(1)[None]
-    values = interpolate(stacked, texels.pixels.image, corners, texels.barycentric)
-    images = texels.pixels.unpack(values).unflatten(-1, (batch, channels))[0].permute(2, 0, 1, 3)
-    mask = texels.pixels.unpack(torch.ones_like(texels.barycentric[:, :1]))
+    images = attributes.new_zeros(batch, resolution, resolution, channels)
+    mask = attributes.new_zeros(1, resolution, resolution, 1)
+    for rows in row_strips(resolution, resolution):
+        texels = uv_fragments(model, resolution, rows)
+        pixels = texels.pixels
+        values = interpolate(stacked, pixels.image, model.triangles[pixels.triangle], texels.barycentric)
+        drawn = values.unflatten(-1, (batch, channels)).transpose(0, 1)
+        images[:, pixels.row + rows.start, pixels.column] = drawn
+        mask[:, pixels.row + rows.start, pixels.column] = 1.0
     return fill(images, mask)
 
 
@@ -49,7 +55,7 @@ def fill(images: Tensor, mask: Tensor) -> Tensor:
     weighted = _halve(images * mask)
     share = _halve(mask)
     coarse = fill(weighted / share.clamp_min(1e-6), (share > 0).to(share.dtype))
-    return images * mask + upsample(coarse, size) * (1.0 - mask)
+    return upsample(coarse, size).lerp_(images, mask)
 
 
 def _halve(images: Tensor) -> Tensor:

@@ -39,6 +39,11 @@ def array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
+def untouched_zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros on the CPU that take no memory until they are written: the system hands out pages of them as they are touched."""
+    return torch.from_numpy(np.zeros(tuple(shape), torch.empty(0, dtype=dtype).numpy().dtype))
+
+
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -15,7 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import Fragments, interpolate
-from nextface.rendering.jit import array, compiled, kernel, spread, together
+from nextface.rendering.jit import array, compiled, kernel, spread, together, untouched_zeros
 from nextface.textures import COARSEST, LaplacianTexture, upsample
 
 
@@ -27,7 +27,8 @@ class TextureLookup:
     clamp(own − l + 1, 0, 1), so that a pixel moves smoothly from one level to the next (trilinear mip-mapping).
 
     uv:         lower-left origin. [P, 2]
-    texel:      upper left texel of the 2×2 looked up in each level, row · size + column. [levels, P] int64
+    texel:      upper left texel of the 2×2 looked up in each level, row · size + column; levels finer than every pixel are
+                left out. [levels, P] int64
     across, down: shares of its right column and of its lower row. [levels, P]
     own:        the level whose texels are as large as the pixel, 0 for 16² maps, 1 for 32², …; fractional. [P]
     image:      ascending. [P] int64
@@ -55,21 +56,25 @@ class TextureLookup:
             uv = interpolate(model.uv[None], pixels.image, corners, covered.barycentric.detach())
             footprint = _footprint(covered, model.uv[corners], camera, vertices_camera)
             finest = (resolution // COARSEST).bit_length() - 1
-            own = -torch.log2(footprint * COARSEST)
-            taps = [_taps(uv, COARSEST << number) for number in range(finest + 1)]
+            own = (-torch.log2(footprint * COARSEST)).clamp(0.0, float(finest))
+            reached = math.ceil(float(own.max())) if len(own) else 0
+            taps = [_taps(uv, COARSEST << number) for number in range(reached + 1)]
             texel, across, down = (torch.stack(part) for part in zip(*taps, strict=True))
-            own = own.clamp(0.0, float(finest))
             return cls(uv, texel, across, down, own, pixels.image, resolution, pixels.batch)
+
+    def reached(self, texture: LaplacianTexture) -> list[Tensor]:
+        """The levels that some pixel looks up, the coarsest at least."""
+        return texture.levels[: len(self.texel)]
 
     def lookup(self, texture: LaplacianTexture) -> Tensor:
         """Map values at every covered pixel. Texture of B images or 1 shared; differentiable in its levels. -> [P, C]"""
         if not compiled(self.uv):
             return self.lookup_torch(texture)
-        return _Lookup.apply(self.texel, self.across, self.down, self.own, self.image, *texture.levels)
+        return _Lookup.apply(self.texel, self.across, self.down, self.own, self.image, *self.reached(texture))
 
     def lookup_torch(self, texture: LaplacianTexture) -> Tensor:
         """The same in plain torch, on any device."""
-        table = torch.cat([level.flatten(0, 2) for level in texture.levels])
+        table = torch.cat([level.flatten(0, 2) for level in self.reached(texture)])
         rows = self._shared_rows if texture.levels[0].shape[0] == 1 else self._own_rows
         values = table.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         return (values * self._row_weights[..., None]).sum(1)
@@ -90,7 +95,7 @@ class TextureLookup:
         return self._rows(self.image, self.batch)
 
     def _rows(self, image: Tensor, images: int) -> Tensor:
-        """The texels each pixel looks up, as rows of all levels of a texture of `images` laid end to end. `[P, 4 · levels]`"""
+        """The texels each pixel looks up, as rows of the reached levels of `images` laid end to end. `[P, 4 · levels]`"""
         parts, begin = [], 0
         for number in range(len(self.texel)):
             texels = COARSEST**2 << (2 * number)
@@ -110,14 +115,16 @@ class TextureLookup:
             share = (1.0 - (self.own - number).abs()).clamp_min(0.0) * weights
             marks = self.own.new_zeros(self.batch * size * size)
             for texel, weight in self._corners(number):
-                marks = marks.index_add(0, self.image * size * size + texel, share * weight)
+                marks.index_add_(0, self.image * size * size + texel, share * weight)
             seen = upsample(seen, size) + marks.reshape(self.batch, size, size, 1)
+        while seen.shape[1] < self.resolution:
+            seen = upsample(seen, 2 * seen.shape[1])
         return seen
 
     def touched(self, texture: LaplacianTexture) -> list[Tensor]:
-        """Which texels of each level some pixel looks up. Bool [B, s, s], one row where the texture has one"""
+        """Which texels of the reached levels some pixel looks up. Bool [B, s, s], one row where the texture has one"""
         found = []
-        for number, level in enumerate(texture.levels):
+        for number, level in enumerate(self.reached(texture)):
             images, size = level.shape[:2]
             marks = torch.zeros(images * size * size, dtype=torch.bool, device=self.uv.device)
             pixels = self.own > number - 1.0
@@ -190,11 +197,9 @@ class _Lookup(torch.autograd.Function):
             if not ctx.needs_input_grad[5 + number]:  # type: ignore[attr-defined]
                 to_levels.append(None)
                 continue
-            # Memory that the system hands out as zeros: pages that no pixel touches are never written.
-            to_level = np.zeros(shape, to_values.dtype)
-            flat = to_level.reshape(shape[0], shape[1] * shape[2], shape[3])
-            calls.append((scatter, (flat, shape[1], number, *taps, to_values)))
-            to_levels.append(torch.from_numpy(to_level))
+            to_level = untouched_zeros(shape, cotangent.dtype)
+            calls.append((scatter, (to_level.flatten(1, 2).numpy(), shape[1], number, *taps, to_values)))
+            to_levels.append(to_level)
         together(calls)
         return None, None, None, None, None, *to_levels
 

@@ -197,10 +197,10 @@ class Probe:
     levels: list[Probe]
     WIDTH = 1e-6
 
-    def __init__(self, level: Tensor, penalties: object, rate: Tensor, touched: Tensor) -> None:
-        self.level, self.start, self.visits = level, level.clone(), 0
+    def __init__(self, start: Tensor, penalties: object, rate: Tensor, touched: Tensor) -> None:
+        self.level, self.start, self.visits = start.clone(), start, 0
         Probe.levels.append(self)
-        self.direction = torch.randn(level.shape, generator=torch.Generator().manual_seed(1), dtype=level.dtype)
+        self.direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(1), dtype=start.dtype)
 
     def typical(self, gradient: Tensor) -> Tensor:
         return gradient.new_zeros(len(gradient), gradient.shape[3])

@@ -59,12 +59,12 @@ def drawn(model, batch: int) -> list[Tensor]:
     cotangent = torch.randn(colour.shape, generator=torch.Generator().manual_seed(1))
     inputs = [vertices, radiance, *texture.levels]
     gradients = torch.autograd.grad((colour * cotangent).sum(), inputs)
-    finest, touched = texture.levels[-1].detach().clone(), lookup.touched(texture)[-1]
+    touched = lookup.touched(texture)[-1]
     one = torch.ones(7)
-    texels = TexelAdam(finest, Penalties(one, one, one, 0.5), 0.01 * one, touched)
+    texels = TexelAdam(texture.levels[-1].detach(), Penalties(one, one, one, 0.5), 0.01 * one, touched)
     typical = texels.typical(gradients[-1])
     texels.step(gradients[-1], 1.0, typical)
-    return [pixels.triangle, pixels.neighbours, covered.barycentric, values, colour, *gradients, typical, finest]
+    return [pixels.triangle, pixels.neighbours, covered.barycentric, values, colour, *gradients, typical, texels.level]
 
 
 def digest(tensors: list[Tensor]) -> list[str]:
