@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nextface.config import OptimConfig
 from nextface.fitting import per_image
+from nextface.fitting.evidence import Evidence
 from nextface.fitting.fill import confidence_map, fill_unseen, seen_from
 from nextface.fitting.last_good import LastGood
 from nextface.fitting.losses import encode, robust
 from nextface.fitting.observation import Observation
-from nextface.fitting.outliers import inlier_weight, map_trust, skin_image, smooth, unclipped
 from nextface.fitting.progress import Progress
+from nextface.fitting.surface import CHANNELS, Surface
 from nextface.fitting.texels import Penalties, TexelAdam
 from nextface.morphable.model import MorphableModel
-from nextface.rendering.backend import rasterizer_for
-from nextface.rendering.camera import Camera
-from nextface.rendering.fragments import Fragments, fragments
-from nextface.rendering.normals import vertex_normals
 from nextface.rendering.raster import VisiblePixels
-from nextface.rendering.render import to_view, viewing_directions
-from nextface.rendering.shading import shade
 from nextface.rendering.skin import statistical_maps
-from nextface.rendering.tangents import PixelFrames, pixel_frames
-from nextface.rendering.texture import TextureLookup
-from nextface.rendering.transport import Shadow, Transport
 from nextface.scene import Scene
 from nextface.textures import COARSEST, MAP_CHANNELS, LaplacianTexture, SkinMaps
 
 MOVES = ("maps",)
 
-_SLICES = {"diffuse": slice(0, 3), "specular": slice(3, 4), "roughness": slice(4, 5), "normal": slice(5, 7)}
 _SIGN = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0)
 
 _PHOTO_SD = 0.02
@@ -52,27 +43,10 @@ _NORMAL_FROM = 64
 """Coarser structure of the surface is the mesh's, not the normal map's."""
 _EPSILON = 0.3
 """Share of the typical gradient below which a texel moves in proportion instead of at full rate."""
-_MARGIN = 3.0
-"""Gain on the blurred regions that are allowed a look of their own: how far they widen."""
 _KEEP_EVERY = 20
 _COVERED = 0.4
 """Share of the map's texels that a photo shows, about."""
 _SEEN = 0.5
-_DOUBT = (0.2, 0.45)
-"""Weights between which a pixel begins to count."""
-_GRAZING = (0.15, 0.4)
-"""Cosines to the viewer between which a surface begins to count."""
-
-
-@dataclass(frozen=True)
-class _Surface:
-    """What stays fixed while the maps move; vectors in the view frame. to_viewer: unit, [P, 3]"""
-
-    seen: Fragments
-    lookup: TextureLookup
-    frames: PixelFrames
-    to_viewer: Tensor
-    shadow: Shadow | None
 
 
 def fit_maps(
@@ -87,24 +61,22 @@ def fit_maps(
     maps = scene.maps or statistical_maps(scene, model, config.texture_resolution)
     scene, start, confidence = replace(scene, maps=None), _stack(maps), maps.confidence
     del maps  # at 4096² every copy counts
-    surface = _surface(scene, model, start.resolution, config.self_shadowing)
+    surface = Surface.of(scene, model, start.resolution, config.self_shadowing)
     reached = surface.lookup.reached(start)
     finer = start.levels[len(reached) :]
 
     def assembled(levels: list[Tensor], confidence: Tensor = confidence) -> Scene:
         return replace(scene, maps=_unstack(LaplacianTexture([*levels, *finer]), confidence))
 
-    levels, weight = _optimised(reached, surface, scene.radiance(), observation, model, config, progress, assembled)
-    facing = (surface.frames.normal * surface.to_viewer).sum(-1).clamp_min(0.0)
-    seen = seen_from(surface.lookup.seen(weight * facing), _SEEN)
+    levels, weight = _optimised(reached, surface, observation, model, config, progress, assembled)
+    seen = seen_from(surface.lookup.seen(weight * surface.facing().clamp_min(0.0)), _SEEN)
     filled = fill_unseen(LaplacianTexture(levels), LaplacianTexture(reached), seen, seen.new_tensor(_SIGN))
     return assembled(filled.levels, confidence_map(seen))
 
 
 def _optimised(
     start: list[Tensor],
-    surface: _Surface,
-    radiance: Tensor,
+    surface: Surface,
     observation: Observation,
     model: MorphableModel,
     config: OptimConfig,
@@ -112,11 +84,10 @@ def _optimised(
     snapshot: Callable[[list[Tensor]], Scene],
 ) -> tuple[list[Tensor], Tensor]:
     """The levels that some pixel looks up, moved so that they explain the photo, and how far each pixel counted. [P]"""
-    pixels, device = surface.seen.pixels, radiance.device
+    pixels, device = surface.seen.pixels, surface.radiance.device
     target = encode(pixels.pack(observation.image))
-    exempt = _own_look(surface, model)
-    believed = _believed(surface, observation, model, exempt)
-    weight = believed
+    evidence = Evidence.of(surface, observation, model)
+    weight = evidence.believed
     optimisers = [
         TexelAdam(level, _penalties(level.shape[1], config, device), _rates(level.shape[1], device), touched)
         for level, touched in zip(start, surface.lookup.touched(LaplacianTexture(start)), strict=True)
@@ -126,10 +97,9 @@ def _optimised(
     for number in range(config.iter_step3):
         leaves = [level.requires_grad_(True) for level in levels]
         values = surface.lookup.lookup(LaplacianTexture(leaves))
-        residual = encode(_shade(values, surface, radiance)) - target
+        residual = encode(surface.shade(values)) - target
         if number == 0:
-            inlier = inlier_weight(residual.detach(), believed, pixels)
-            weight = _decided(believed * torch.maximum(inlier, exempt))
+            weight = evidence.weigh(residual.detach(), surface)
         loss = _photo_cost(residual, values, weight, pixels)
         progress.step(fates.judge(loss), lambda: snapshot(levels))
         if number % _KEEP_EVERY == 0:
@@ -149,66 +119,9 @@ def _optimised(
     return [level.detach() for level in levels], weight
 
 
-def _surface(scene: Scene, model: MorphableModel, resolution: int, self_shadowing: bool) -> _Surface:
-    with torch.no_grad():
-        camera = Camera.of(scene)
-        vertices = scene.vertices_camera(model)
-        pixels = rasterizer_for(vertices.device).visible_triangles(vertices, model.triangles, camera)
-        seen = fragments(vertices, model.triangles, pixels, camera)
-        view = to_view(vertices)
-        shadow = None
-        if self_shadowing:
-            transport = Transport.of_head(scene, model)
-            rough = model.roughness_mean[None]
-            shadow = transport.cast(seen, vertices, scene.head_rotation(), scene.radiance(), rough)
-        return _Surface(
-            seen=seen,
-            lookup=TextureLookup.build(seen, model, resolution, camera, vertices),
-            frames=pixel_frames(seen, view, vertex_normals(view, model.triangles), model),
-            to_viewer=viewing_directions(pixels, camera),
-            shadow=shadow,
-        )
-
-
-def _own_look(surface: _Surface, model: MorphableModel) -> Tensor:
-    """Where a person's colours are expected to differ from skin and from the statistics, with a margin for brows that sit
-    a little higher or lower than the model's. [P]"""
-    regions = ("lips", "eyebrows", "eyes", "mouth_interior")
-    vertices = torch.stack([model.regions[name] for name in regions], 1).sum(1, keepdim=True)
-    inside = surface.seen.interpolate(vertices[None])
-    return (_MARGIN * smooth(inside, surface.seen.pixels)[:, 0]).clamp(0.0, 1.0)
-
-
-def _believed(surface: _Surface, observation: Observation, model: MorphableModel, exempt: Tensor) -> Tensor:
-    """Seen not too obliquely, not clipped and, but where `exempt` says otherwise, of this face's own skin colour. [P]"""
-    pixels = surface.seen.pixels
-    region = surface.seen.interpolate(map_trust(model)[None])[:, 0].clamp(0.0, 1.0)
-    low, high = _GRAZING
-    facing = (surface.frames.normal * surface.to_viewer).sum(-1)
-    usable = pixels.pack(observation.valid & unclipped(observation.image))
-    own = pixels.pack(skin_image(pixels, observation.image, observation))
-    return region * ((facing - low) / (high - low)).clamp(0.0, 1.0) * usable * torch.maximum(own, exempt)
-
-
-def _decided(weight: Tensor) -> Tensor:
-    """Weights with the doubtful ones dropped: half a hair is no skin. [P]"""
-    low, high = _DOUBT
-    return weight * ((weight - low) / (high - low)).clamp(0.0, 1.0)
-
-
-def _shade(values: Tensor, surface: _Surface, radiance: Tensor) -> Tensor:
-    """Radiance of the looked-up skin. values: [P, 7] in the order of `MAP_CHANNELS` -> [P, 3]."""
-    normal = surface.frames.bend(values[:, _SLICES["normal"]])
-    diffuse = values[:, _SLICES["diffuse"]].clamp_min(0.0)
-    weight = values[:, _SLICES["specular"]].clamp(0.0, 1.0)
-    roughness = values[:, _SLICES["roughness"]]
-    image = surface.seen.pixels.image
-    return shade(normal, surface.to_viewer, diffuse, weight, roughness, radiance, image, surface.shadow)
-
-
 def _photo_cost(residual: Tensor, values: Tensor, weight: Tensor, pixels: VisiblePixels) -> Tensor:
     """Each photo's weighted mean of the robust residual and of departures from 0…1, in units of their spreads. [B]"""
-    ranged = values[:, : _SLICES["normal"].start]
+    ranged = values[:, : CHANNELS["normal"].start]
     beyond = (torch.relu(-ranged) + torch.relu(ranged - 1.0)).square().sum(-1) / _RANGE_SD**2
     photo = robust(residual.square().sum(-1), _ROBUST_SCALE) / _PHOTO_SD**2
     return per_image.mean(photo + beyond, weight, pixels)
@@ -264,6 +177,6 @@ def _unstack(stacked: LaplacianTexture, confidence: Tensor) -> SkinMaps:
         name: LaplacianTexture(
             [level[..., where].detach().clone(memory_format=torch.contiguous_format) for level in stacked.levels]
         )
-        for name, where in _SLICES.items()
+        for name, where in CHANNELS.items()
     }
     return SkinMaps(**parts, confidence=confidence)

@@ -10,12 +10,15 @@ from synthetic_photo import BANDS, Portrait, known_scene, portrait_of
 from test_fit_statistical import in_double
 from torch import Tensor
 
+from nextface.color import luminance
 from nextface.config import OptimConfig
 from nextface.fitting import maps as stage
+from nextface.fitting.evidence import Evidence
 from nextface.fitting.fill import MIRRORED
 from nextface.fitting.losses import encode
 from nextface.fitting.maps import fit_maps
 from nextface.fitting.progress import Progress
+from nextface.fitting.surface import CHANNELS, Surface
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.render import render
 from nextface.rendering.skin import statistical_maps
@@ -209,9 +212,9 @@ class Probe:
         if self.visits == 0:
             self.gradient = gradient.clone()
         self.level.copy_(self.start)
-        names, sign = list(stage._SLICES), 1.0 if self.visits % 2 == 0 else -1.0
+        names, sign = list(CHANNELS), 1.0 if self.visits % 2 == 0 else -1.0
         if self.visits < 2 * len(names):
-            where = stage._SLICES[names[self.visits // 2]]
+            where = CHANNELS[names[self.visits // 2]]
             self.level[..., where] += sign * self.WIDTH * self.direction[..., where]
         self.visits += 1
 
@@ -226,9 +229,25 @@ def test_the_photo_term_s_gradient_reaches_every_map(spotted, toy: MorphableMode
     shifted = replace(in_double(scene), albedo=in_double(scene).albedo + 0.5)
     progress = Progress("maps", 1)
     fit_maps(shifted, in_double(portrait.observation), model, replace(OFF, iter_step3=9), progress)
-    for number, where in enumerate(stage._SLICES.values()):
+    for number, where in enumerate(CHANNELS.values()):
         analytic = sum(float((probe.gradient * probe.direction)[..., where].sum()) for probe in Probe.levels)
         (losses,) = progress.losses
         numeric = (losses[1 + 2 * number] - losses[2 + 2 * number]) / (2.0 * Probe.WIDTH)
         assert analytic == pytest.approx(numeric, rel=1e-4, abs=1e-7)
         assert abs(numeric) > 1e-6
+
+
+def test_pixels_in_deep_shadow_count_less_than_lit_ones(toy: MorphableModel):
+    """With the light from one side the dark cheek is left to its mirror image, but only where shadows are known."""
+    scene = known_scene(toy, seed=1, yaw=0.0, size=64)
+    light = torch.zeros_like(scene.light)
+    light[:, 0], light[:, 3] = 1.0, 1.2  # a constant and x: from the right of the photo
+    portrait = portrait_of(replace(scene, light=light), toy)
+    for shadows in (True, False):
+        surface = Surface.of(portrait.truth, toy, 64, shadows)
+        believed = Evidence.of(surface, portrait.observation, toy).believed
+        arriving = luminance(surface.incoming())
+        dim, bright = arriving < 0.25 * arriving.mean(), arriving > arriving.mean()
+        assert int(dim.sum()) > 20
+        assert float(believed[bright].mean()) > 0.2
+        assert (float(believed[dim].mean()) < 0.02) == shadows
