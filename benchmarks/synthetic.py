@@ -22,6 +22,7 @@ from nextface.rendering.camera import Camera
 from nextface.rendering.render import render
 from nextface.rendering.transport import Transport
 from nextface.scene import Scene, to_camera
+from nextface.textures import SkinMaps
 
 Array = NDArray[np.float32]
 
@@ -70,6 +71,9 @@ class SyntheticPhoto:
     yaw: float
 
 
+Skin = Callable[[MorphableModel, Tensor, int, np.random.Generator], SkinMaps]
+"""Makes a person's maps: albedo coefficients [1, Ka] of about their tone, side of the maps."""
+
 Draw = Callable[[Scene, MorphableModel], tuple[Tensor, Tensor]]
 """Draws a scene: mask [H, W] bool, and linear picture [H, W, 3] without exposure."""
 
@@ -88,12 +92,14 @@ def make(
     scale: float = 1.0,
     light: tuple[str, Tensor] | None = None,
     detail: bool = True,
+    skin: Skin = person_maps,
     draw: Draw = draw_shadowed,
 ) -> SyntheticPhoto:
     """Photo `number` of an endless series: neighbours differ in yaw, tone and light. Same number, same photo.
 
     texture: of the person's skin maps; scale: of the picture, 1 for a head of `HEAD_PIXELS`; light: name and SH coefficients
-    [1, L, 3] of another light than the series has there; detail: freckles, moles, pores and wrinkles, else the statistical skin alone; draw: what draws the picture
+    [1, L, 3] of another light than the series has there; detail: freckles, moles, pores and wrinkles, else the statistical skin alone; skin: what makes the
+    person's maps; draw: what draws the picture
     """
     rng = np.random.default_rng([20, number])
     # Steps that share no factor with the cycle lengths spread the three over one another.
@@ -121,7 +127,7 @@ def make(
         white_balance=torch.from_numpy(rng.normal(0.0, 0.06, (1, 2))).float(),
         height=height,
         width=width,
-        maps=person_maps(model, albedo, texture, rng) if detail else None,
+        maps=skin(model, albedo, texture, rng) if detail else None,
     )
     pixels, exposure = _photograph(scene, model, rng, draw)
     scene = replace(scene, exposure=torch.tensor([exposure]))

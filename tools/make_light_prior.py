@@ -25,6 +25,7 @@ from scipy.special import sph_harm_y
 Array = NDArray[np.float64]
 
 BANDS = 10
+SOURCE = "npm @pmndrs/assets 1.7.0 (Poly Haven panoramas)"
 HELD_OUT = ("bridge", "lobby", "studio", "sunset", "workshop")
 DAMAGED = ("park", "sunrise")
 """Dusk scenes whose ground lost its blue channel in the package's compression: balanced, they light faces yellow and pink."""
@@ -287,14 +288,13 @@ def main() -> None:
         print(title)
         report(chosen, mean, factor, variance)
 
-    source = "npm @pmndrs/assets 1.7.0 (Poly Haven panoramas)"
     arguments.prior.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         arguments.prior,
         mean=mean.reshape(-1, 3).astype(np.float32),
         factor=factor.reshape(len(factor), -1, 3).astype(np.float32),
         front_measure=measure.astype(np.float32),
-        source=np.array(source),
+        source=np.array(SOURCE),
         licence=np.array("CC0-1.0"),
         environments=np.array([name for name in lights if name not in HELD_OUT]),
     )
@@ -308,7 +308,7 @@ def main() -> None:
         arguments.held_out,
         light=np.array(turned, dtype=np.float32),
         name=np.array(HELD_OUT),
-        source=np.array(source),
+        source=np.array(SOURCE),
         licence=np.array("CC0-1.0"),
     )
 
