@@ -46,6 +46,23 @@ def test_lookup_twin(toy, shared: bool, channels: int):
         torch.testing.assert_close(mine, twin)
 
 
+def test_levels_finer_than_every_pixel_are_left_alone(toy):
+    """The lookup is that of a map without them; what was seen still has the whole map's size."""
+    lookup, *_ = lookup_of(toy, 512)
+    texture = LaplacianTexture([level.float() for level in texture_of(1, 2, 512).levels])
+    reached = lookup.reached(texture)
+    assert 1 < len(reached) < len(texture.levels)
+    assert len(reached) - 2 < float(lookup.own.max()) <= len(reached) - 1
+    coarser, *_ = lookup_of(toy, reached[-1].shape[1])
+    for look in ("lookup", "lookup_torch"):
+        torch.testing.assert_close(getattr(lookup, look)(texture), getattr(coarser, look)(LaplacianTexture(reached)))
+    assert [marks.shape[1] for marks in lookup.touched(texture)] == [level.shape[1] for level in reached]
+    seen, small = (each.seen(torch.ones_like(each.own)) for each in (lookup, coarser))
+    assert seen.shape == (1, 512, 512, 1)
+    # Bilinear upsampling keeps the sum but for the borders.
+    assert float(seen.mean()) == pytest.approx(float(small.mean()), rel=1e-3)
+
+
 def test_lookup_gradcheck(toy):
     lookup, *_ = lookup_of(doubled(toy), 32)
     few = slice(None, None, 120)
