@@ -1,20 +1,25 @@
-"""The command line's words: NextFace's flags, every ini key, and `export`. Imports nothing heavy."""
+"""The command line's words: NextFace's flags, every ini key, `export` and `train-prior`. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
-from nextface import paths
+from nextface import paths, train_config
 from nextface.config import ALIASES, WITHOUT_EFFECT, OptimConfig, settings
 from nextface.errors import ConfigError
+from nextface.ini import Setting, read_ini, settings_of
 
 DESCRIPTION = "From one photo of a face to a relightable 3D head: mesh, light and skin maps."
-EPILOG = "`nextface export --help` tells how to write results again from a saved scene."
+EPILOG = (
+    "`nextface export --help` tells how to write results again from a saved scene, `nextface train-prior --help` how to "
+    "train the reflectance prior."
+)
 STAGES = (1, 2, 3)
 
 
@@ -44,22 +49,8 @@ def parse_run(arguments: Sequence[str], program: str) -> argparse.Namespace:
     for stage, name in zip(STAGES, ("pose", "statistical", "maps"), strict=True):
         parser.add_argument(f"--skipStage{stage}", action="store_true", help=f"leave out the {name} stage")
     parser.add_argument("--version", action="version", version=f"nextface {_version()}")
-    group = parser.add_argument_group("settings", "every key of the ini; what is given here outranks the file")
-    for setting in settings():
-        switch = setting.kind is bool
-        group.add_argument(
-            f"--{setting.key}",
-            dest=f"setting {setting.key}",
-            nargs="?" if switch else None,
-            const="True" if switch else None,
-            metavar="|".join(map(str, setting.choices)) if setting.choices else setting.kind.__name__.upper(),
-            help=f"{setting.help} ({setting.default!r})",
-        )
-    for key in [*ALIASES, *sorted(WITHOUT_EFFECT)]:
-        group.add_argument(f"--{key}", dest=f"setting {key}", help=argparse.SUPPRESS)
+    _add_settings(parser, settings(), [*ALIASES, *sorted(WITHOUT_EFFECT)])
     parsed = _parsed(parser, arguments)
-    given = {name.split(" ")[1]: text for name, text in vars(parsed).items() if name.startswith("setting ")}
-    parsed.texts = {key: text for key, text in given.items() if text is not None}
     parsed.skip = frozenset(stage for stage in STAGES if getattr(parsed, f"skipStage{stage}"))
     return parsed
 
@@ -84,6 +75,38 @@ def parse_export(arguments: Sequence[str], program: str) -> argparse.Namespace:
     return parsed
 
 
+def parse_train(arguments: Sequence[str], program: str) -> argparse.Namespace:
+    """The options of `train-prior`; ends with `settings`, the stage's defaults overruled by the file and the words."""
+    stages = "\n".join(f"  {name:9} {what}" for name, what in train_config.STAGES.items())
+    parser = _Parser(
+        prog=f"{program} train-prior",
+        usage="%(prog)s STAGE --output DIR [--from FILE ...] [options] [--KEY VALUE ...]",
+        description=f"Train one stage of the reflectance prior; docs/prior_training.md explains all.\n\nstages:\n{stages}",
+        epilog="Several GPUs or processes: torchrun --nproc-per-node N -m nextface train-prior STAGE ...",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("stage", choices=tuple(train_config.STAGES), metavar="STAGE", help="see above")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder of the training; one that was stopped goes on"
+    )
+    parser.add_argument(
+        "--from", dest="start", nargs="+", default=[], type=Path, metavar="FILE",
+        help="weights of the stage before; for fusion also those of stage 1, diffuse, specular, normal, roughness",
+    )  # fmt: skip
+    parser.add_argument("--identity", type=Path, metavar="FILE", help="weights of an identity encoder, for the swapper")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings; an ini file")
+    parser.add_argument("--published", action="store_true", help="write net_g_latest.pth as the public code does, too")
+    _add_settings(parser, settings_of(train_config.TrainSettings))
+    parsed = _parsed(parser, arguments)
+    texts = read_ini(parsed.config) if parsed.config else {}
+    preset = parsed.texts.get("preset", texts.get("preset", "small"))
+    defaults = train_config.TrainSettings.of(parsed.stage, preset)
+    given = defaults.parsed(texts, f"{parsed.config}: ") | defaults.parsed(parsed.texts, "command line: ")
+    parsed.settings = replace(defaults, **given)
+    return parsed
+
+
 def read_config(parsed: argparse.Namespace) -> OptimConfig:
     """The ini that was named, else the one of the working folder, else the shipped one; then the command line's own keys."""
     here = Path("optimConfig.ini")
@@ -92,7 +115,27 @@ def read_config(parsed: argparse.Namespace) -> OptimConfig:
     return config.with_texts(parsed.texts, "command line: ", command_line=True)
 
 
+def _add_settings(parser: argparse.ArgumentParser, known: Sequence[Setting], hidden: Sequence[str] = ()) -> None:
+    """An option for each ini key. hidden: keys that are accepted and not listed"""
+    group = parser.add_argument_group("settings", "every key of the ini; what is given here outranks the file")
+    for setting in known:
+        switch = setting.kind is bool
+        group.add_argument(
+            f"--{setting.key}",
+            dest=f"setting {setting.key}",
+            nargs="?" if switch else None,
+            const="True" if switch else None,
+            metavar="|".join(map(str, filter(None, setting.choices)))
+            if setting.choices
+            else setting.kind.__name__.upper(),
+            help=f"{setting.help} ({setting.default!r})",
+        )
+    for key in hidden:
+        group.add_argument(f"--{key}", dest=f"setting {key}", help=argparse.SUPPRESS)
+
+
 def _parsed(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The words by name; ini keys among them as `texts`, key to text."""
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
@@ -100,6 +143,8 @@ def _parsed(parser: _Parser, arguments: Sequence[str]) -> argparse.Namespace:
         near = difflib.get_close_matches(unknown[0].split("=")[0].lower(), lower, n=1)
         hint = f"did you mean '{lower[near[0]]}'?" if near else f"{parser.prog} --help lists the options"
         raise ConfigError(f"unknown option '{unknown[0]}'; {hint}")
+    given = {name.split(" ")[1]: text for name, text in vars(parsed).items() if name.startswith("setting ")}
+    parsed.texts = {key: text for key, text in given.items() if text is not None}
     return parsed
 
 

@@ -1,4 +1,4 @@
-"""Commands: reconstruct a photo or a folder of photos, export from a saved scene. No logic of its own."""
+"""Commands: reconstruct photos, export from a saved scene, train the prior. No logic of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from nextface import arguments
 from nextface.config import OptimConfig
 from nextface.errors import ConfigError, InputError, NextfaceError, OutputError
+from nextface.train_config import TrainSettings
 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jfif .png .webp .tif .tiff .bmp .gif .avif .jp2 .ppm .pgm .tga .exr .hdr .heic .heif".split()
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["export"]:
             return _export(arguments.parse_export(words[1:], program))
+        if words[:1] == ["train-prior"]:
+            return _train_prior(arguments.parse_train(words[1:], program))
         return _run(arguments.parse_run(words, program))
     except NextfaceError as error:
         _say_error(error)
@@ -103,7 +106,7 @@ def _check_output(folder: Path) -> None:
         raise _output_error(folder, error) from error
 
 
-def set_threads(config: OptimConfig, environment: MutableMapping[str, str]) -> None:
+def set_threads(config: OptimConfig | TrainSettings, environment: MutableMapping[str, str]) -> None:
     """Thread counts and passive waiting, before torch and numba are imported.
 
     Two pools of threads that spin while they wait, torch's and numba's, slow each other down twentyfold on few cores. What the
@@ -185,6 +188,23 @@ def _export(parsed: argparse.Namespace) -> int:
             print(path)
 
     _guarded(export, parsed.output)
+    return 0
+
+
+def _train_prior(parsed: argparse.Namespace) -> int:
+    logging.getLogger("nextface").setLevel(logging.INFO)
+    _check_output(parsed.output)
+    set_threads(parsed.settings, os.environ)
+    from nextface.prior.train.loop import train
+    from nextface.prior.train.stages import Start
+
+    start = Start(tuple(parsed.start), parsed.identity)
+
+    def run() -> None:
+        path = train(parsed.stage, parsed.settings, parsed.output, start, published=parsed.published, quiet=False)
+        print(path)
+
+    _guarded(run, parsed.output)
     return 0
 
 

@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -192,8 +191,7 @@ class IniSettings:
         return "\n".join(lines) + "\n"
 
 
-@cache
-def settings_of(kind: type[Any]) -> tuple[Setting, ...]:
+def settings_of(kind: type[IniSettings]) -> tuple[Setting, ...]:
     """All ini keys of a class of settings, in the order of its fields."""
     return tuple(
         Setting(key=_key(item.name), name=item.name, default=item.default, **item.metadata)

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from nextface.prior.encoding import Encoding
+
 UNKNOWN = -1
 """Identity label of a person who cannot be told from others."""
 
@@ -65,7 +67,12 @@ class BatchSource(Iterator[Batch], Protocol):
 
     A batch follows from the source's settings and seed and from how many batches came before it, and from nothing else:
     not from the number of processes, worker threads or earlier runs.
+
+    encoding: how crops are cut and encoded; it goes into the checkpoint
     """
+
+    @property
+    def encoding(self) -> Encoding: ...
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where the stream is."""
@@ -79,6 +86,3 @@ class BatchSource(Iterator[Batch], Protocol):
         The shards' rows are together those of the whole batch, the same number in each. Raises ConfigError when the batch
         cannot be split evenly.
         """
-
-    def notes(self) -> dict[str, object]:
-        """How crops are cut and encoded, as JSON values for the checkpoint's metadata."""

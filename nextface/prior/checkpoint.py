@@ -77,13 +77,34 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
 
 def save_weights(module: nn.Module, path: Path | str, notes: Mapping[str, object]) -> None:
     """Write a safetensors file; `notes` (JSON values) travel in its header. Raises OutputError."""
+    save_tensors(module.state_dict(), path, notes)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path | str, notes: Mapping[str, object]) -> None:
+    """`save_weights` of a state dict. The same tensors and notes give the same bytes."""
     path = Path(path)
     partial = path.with_suffix(path.suffix + ".part")
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     try:
-        save_file(weights, str(partial), metadata={"nextface": json.dumps(dict(notes))})
+        save_file(own, str(partial), metadata={"nextface": json.dumps(dict(notes))})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: weights could not be saved ({error}); check the folder and the free space"
+        ) from error
+
+
+def save_published(weights: Mapping[str, Tensor], average: Mapping[str, Tensor], path: Path | str) -> None:
+    """Write a `.pth` file as the public code does: both state dicts, under `params` and `params_ema`. Raises OutputError."""
+    path = Path(path)
+    partial = path.with_suffix(path.suffix + ".part")
+    sets = {"params": weights, "params_ema": average}
+    content = {name: {key: each.detach().cpu().contiguous() for key, each in own.items()} for name, own in sets.items()}
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: weights could not be saved ({error}); check the folder and the free space"
@@ -149,7 +170,9 @@ def _read_safetensors(path: Path) -> object:
 def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, AttributeError, UnpicklingError) as error:
+    except (
+        OSError, RuntimeError, ValueError, KeyError, EOFError, AttributeError, UnpicklingError, SafetensorError
+    ) as error:  # fmt: skip
         raise _unreadable(path, error) from error
 
 

@@ -102,8 +102,9 @@ class CodeUsage(nn.Module):
 
     @torch.no_grad()
     def update(self, counts: Tensor) -> None:
-        """counts: of one step, summed over all processes. [K]"""
-        self.share.lerp_(counts / counts.sum().clamp_min(1), 1.0 - self.decay)
+        """counts: of one step, summed over all processes; nothing changes where all are 0. [K]"""
+        total = counts.sum()
+        self.share.lerp_(counts / total.clamp_min(1), (1.0 - self.decay) * (total > 0).to(self.share))
 
     def unused(self, below: float = 0.1) -> Tensor:
         """Codes whose share is less than `below` times the even share. int64 [R]"""

@@ -1,0 +1,1 @@
+"""Training of the prior, stage by stage: `nextface train-prior`, docs/prior_training.md."""
