@@ -55,7 +55,7 @@ class Similarity:
     @property
     def scale(self) -> Tensor:
         """Pixels of the crop per pixel of the image. [B]"""
-        return torch.linalg.det(self.matrix).sqrt()
+        return self.matrix[:, 0].norm(dim=1)
 
     @property
     def angle(self) -> Tensor:
@@ -68,7 +68,7 @@ class Similarity:
 
     def inverse(self) -> Similarity:
         """Pixels of the crop to pixels of the image."""
-        back = torch.linalg.inv(self.matrix)
+        back = self.matrix.mT / self.scale.square()[:, None, None]
         return Similarity(back, -(back @ self.offset[..., None])[..., 0])
 
 
@@ -85,7 +85,10 @@ def five_points(points: Tensor, index: Tensor, convention: str) -> Tensor:
     absent = [number for group in _POINTS[convention] for number in group if number not in place]
     if absent:
         raise InputError(f"the {convention} landmarks lack the points {absent}, by which crops are aligned")
-    return torch.stack([points[:, [place[n] for n in group]].mean(1) for group in _POINTS[convention]], 1)
+    shares = torch.zeros(len(TEMPLATE), len(index))
+    for row, group in enumerate(_POINTS[convention]):
+        shares[row, [place[number] for number in group]] = 1.0 / len(group)
+    return shares.to(points) @ points
 
 
 def alignment(points: Tensor, crop: str, size: int) -> Similarity:
@@ -99,11 +102,11 @@ def alignment(points: Tensor, crop: str, size: int) -> Similarity:
     corner = points.new_tensor([x - side / 2.0, y - side / 2.0])
     target = (points.new_tensor(TEMPLATE) - corner) * (size / side)
     centre, middle = points.mean(1), target.mean(0)
-    # In the plane a similarity is a complex factor.
-    source = torch.view_as_complex((points - centre[:, None]).contiguous())
-    wanted = torch.view_as_complex((target - middle).contiguous())
-    factor = (source.conj() * wanted).sum(1) / (source.conj() * source).real.sum(1)
-    matrix = torch.stack([factor.real, -factor.imag, factor.imag, factor.real], 1).unflatten(1, (2, 2))
+    source, wanted = points - centre[:, None], target - middle
+    along = (source * wanted).sum((1, 2))
+    across = (source[..., 0] * wanted[:, 1] - source[..., 1] * wanted[:, 0]).sum(1)
+    turn = torch.stack([along, -across, across, along], 1).unflatten(1, (2, 2))
+    matrix = turn / source.square().sum((1, 2))[:, None, None]
     return Similarity(matrix, middle - (matrix @ centre[..., None])[..., 0])
 
 

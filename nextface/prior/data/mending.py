@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, interpolate, normalize, pad
 
 from nextface.color import luminance
 from nextface.prior.data.faces import Faces
+from nextface.prior.data.noise import GRAIN
 
 GRID = 10
 """Cells along a crop of the smooth noise that masks, backgrounds and traces are made of."""
@@ -21,23 +22,24 @@ _WIDEST_BLUR = 1.6
 
 @dataclass(frozen=True)
 class Chances:
-    """Random numbers of F crops. numbers: 0..1, [F, 16]; grids: normal, [F, 8, GRID, GRID]; seeds: of the sensor's noise, [F]"""
+    """Random numbers of F crops. numbers: 0..1, [F, 16]; grids: normal, [F, 8, GRID, GRID]; grain: place in the sensor's noise,
+    int64 [F, 2]"""
 
     numbers: Tensor
     grids: Tensor
-    seeds: list[int]
+    grain: Tensor
 
     @classmethod
     def draw(cls, count: int, generator: torch.Generator) -> Chances:
-        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
         grids = torch.randn(count, 8, GRID, GRID, generator=generator)
-        return cls(torch.rand(count, 16, generator=generator), grids, seeds)
+        place = torch.randint(GRAIN, (count, 2), generator=generator)
+        return cls(torch.rand(count, 16, generator=generator), grids, place)
 
-    def rows(self, index: slice) -> Chances:
-        return Chances(self.numbers[index], self.grids[index], self.seeds[index])
+    def rows(self, index: Tensor | slice) -> Chances:
+        return Chances(self.numbers[index], self.grids[index], self.grain[index])
 
     def to(self, device: torch.device | str) -> Chances:
-        return Chances(self.numbers.to(device), self.grids.to(device), self.seeds)
+        return Chances(self.numbers.to(device), self.grids.to(device), self.grain.to(device))
 
 
 def random_masks(faces: Faces, chances: Chances) -> Tensor:
@@ -52,14 +54,17 @@ def random_masks(faces: Faces, chances: Chances) -> Tensor:
     return (mask & (own > 0.5)).float()
 
 
-def photographed(faces: Faces, chances: Chances) -> Tensor:
-    """The photos before out-of-focus backgrounds, with the sensor's noise. Linear, 0..1, [B, 3, S, S]"""
+def photographed(faces: Faces, chances: Chances, grain: Tensor) -> Tensor:
+    """The photos before out-of-focus backgrounds, with the sensor's noise. Linear, 0..1, [B, 3, S, S]
+
+    grain: `NoiseVolume.grain`
+    """
     size = faces.photo.shape[-1]
     level = 0.02 + 0.6 * chances.numbers[:, 4].square()
     colours = _grown(0.12 * chances.grids[:, 1:4] + 0.5 * chances.grids[:, 4:5], size)
     photo = torch.lerp(level[:, None, None, None] * colours.exp(), faces.photo, faces.covered)
-    grain = torch.stack([_noise_of(seed, photo[0]) for seed in chances.seeds])
-    return (photo + _SENSOR_NOISE * grain * (0.3 + photo).sqrt()).clamp(0.0, 1.0)
+    noise = _taken(grain, chances.grain, size)
+    return (photo + _SENSOR_NOISE * noise * (0.3 + photo).sqrt()).clamp(0.0, 1.0)
 
 
 def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
@@ -107,9 +112,11 @@ def _grown(grid: Tensor, size: int) -> Tensor:
     return interpolate(grid, (size, size), mode="bicubic", align_corners=False)
 
 
-def _noise_of(seed: int, like: Tensor) -> Tensor:
-    generator = torch.Generator(like.device).manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, device=like.device)
+def _taken(grain: Tensor, place: Tensor, size: int) -> Tensor:
+    """A window of the periodic grain for each of some places. grain: [3, GRAIN, GRAIN] -> [B, 3, size, size]"""
+    step = torch.arange(size, device=place.device)
+    row, column = ((place[:, axis, None] + step).remainder(GRAIN) for axis in (0, 1))
+    return grain.flatten(1)[:, row[:, :, None] * GRAIN + column[:, None]].transpose(0, 1)
 
 
 def _blurred(images: Tensor, sigma: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ WAVELENGTH = 4.0
 FIELDS = 4
 """Independent fields of noise, beside one of which only the gradient is kept."""
 CHANNELS = FIELDS + 3
+GRAIN = 256
+"""Side of the white noise that sensors have."""
 _BANDWIDTH = 0.35
 _SPOT_SPACING, _SPOT_RADII = 4.0, (0.7, 1.5)
 """Mean distance and radii of spots, voxels."""
@@ -31,10 +33,12 @@ _SPOT_SPACING, _SPOT_RADII = 4.0, (0.7, 1.5)
 class NoiseVolume:
     """fields: FIELDS of unit variance; the gradient of another, per voxel. [N, N, N, CHANNELS]
     spots:  soft spots of strength 0..1 at random places. [N, N, N, 1]; N = SIDE
+    grain:  white noise of a plane, [3, GRAIN, GRAIN]
     """
 
     fields: Tensor
     spots: Tensor
+    grain: Tensor
 
     @classmethod
     def make(cls, generator: torch.Generator, device: torch.device | str = "cpu") -> NoiseVolume:
@@ -48,7 +52,9 @@ class NoiseVolume:
         spectrum = spectrum / deviation[:, None, None, None]
         gradient = spectrum[-1] * (2j * torch.pi) * wave
         fields = torch.fft.ifftn(torch.cat([spectrum[:-1], gradient]), dim=(1, 2, 3)).real
-        return cls(fields.permute(1, 2, 3, 0).contiguous().to(device), _spots(generator).to(device))
+        volume = fields.permute(1, 2, 3, 0).contiguous()
+        grain = torch.randn(3, GRAIN, GRAIN, generator=generator)
+        return cls(volume.to(device), _spots(generator).to(device), grain.to(device))
 
 
 def look_up(volume: Tensor, places: Tensor) -> Tensor:
@@ -65,7 +71,7 @@ def look_up_torch(volume: Tensor, places: Tensor) -> Tensor:
     side = volume.shape[0]
     channels_first = pad(volume.permute(3, 0, 1, 2)[None], (0, 1) * 3, mode="circular")
     where = places.mT.remainder(side).flip(-1) * (2.0 / side) - 1.0
-    return grid_sample(channels_first, where[None, None], align_corners=True)[0, :, 0].transpose(0, 1)
+    return grid_sample(channels_first, where[None, None], align_corners=True)[0, :, 0].transpose(0, 1).contiguous()
 
 
 @kernel

@@ -183,9 +183,9 @@ class GeneratedFaces:
                 continue
             which = face.to(device)
             shown = faces.rows(which)
-            luck = Chances(chances.numbers[which], chances.grids[which], [chances.seeds[k] for k in face.tolist()])
+            luck = chances.rows(which)
             photo = number == 0
-            clean = photographed(shown, luck) if photo else getattr(shown, domain)
+            clean = photographed(shown, luck, self.drawer.noise.grain) if photo else getattr(shown, domain)
             mask = known[which] if photo else known[which] * shown.covered
             spot = (which, place.to(device))
             images[spot] = masked(self._encoding.encode(domain, clean), mask)
