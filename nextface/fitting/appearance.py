@@ -70,7 +70,7 @@ class Painter:
         radiance = scene.radiance()
         attributes = [albedo, specular, roughness]
         if self._transport is not None:
-            attributes += [self._transport.shadow(radiance, scene.head_rotation()), self._open_lobe]
+            attributes += [self._transport.lit(radiance, scene.head_rotation()), self._open_lobe]
         held = replace(seen, barycentric=seen.barycentric.detach())
         skin = held.interpolate(torch.cat(attributes, -1))
         diffuse, weight, rough = skin[:, :3].clamp_min(_DARKEST), skin[:, 3:4].clamp(0.0, 1.0), skin[:, 4:5]

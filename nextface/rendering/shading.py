@@ -14,8 +14,6 @@ from nextface.rendering.zonal import filtered_light
 
 _NARROW, _WIDE = 0.2, 0.8
 """Roughness below which a lobe in shadow is a cone of its own, and from which it sees what diffuse reflection sees."""
-_DARK = 0.05
-"""Least irradiance that a share is taken of."""
 
 
 def shade_diffuse(albedo: Tensor, irradiance: Tensor) -> Tensor:
@@ -51,12 +49,9 @@ def shade(
 ) -> Tensor:
     """Diffuse plus specular reflection, `[P, 3]` linear RGB. diffuse: albedo, [P, 3]; the rest as in `shade_specular`."""
     reflected = shade_specular(normal, to_viewer, specular, roughness, radiance, image)
-    arriving = irradiance(normal, radiance, image)
     if shadow is not None:
-        lit = (1.0 + shadow.irradiance / arriving.clamp_min(_DARK)).clamp(0.0, 1.0)
-        reflected = reflected * torch.lerp(shadow.lobe.expand_as(lit), lit, _width(roughness))
-        arriving = arriving + shadow.irradiance
-    return shade_diffuse(diffuse, arriving.clamp_min(0.0)) + reflected
+        reflected = reflected * torch.lerp(shadow.lobe.expand_as(shadow.lit), shadow.lit, _width(roughness))
+    return shade_diffuse(diffuse, incoming(normal, radiance, image, shadow)) + reflected
 
 
 def _width(roughness: Tensor) -> Tensor:
@@ -70,5 +65,5 @@ def _width(roughness: Tensor) -> Tensor:
 
 def incoming(normal: Tensor, radiance: Tensor, image: Tensor, shadow: Shadow | None = None) -> Tensor:
     """Irradiance, self-shadowed where a shadow is given, not below 0. `[P, 3]`; a constant light 1 gives π."""
-    arriving = irradiance(normal, radiance, image)
-    return (arriving if shadow is None else arriving + shadow.irradiance).clamp_min(0.0)
+    arriving = irradiance(normal, radiance, image).clamp_min(0.0)
+    return arriving if shadow is None else arriving * shadow.lit

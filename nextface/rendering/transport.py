@@ -22,7 +22,7 @@ from nextface.rendering.basis import band_numbers, sh_basis
 from nextface.rendering.camera import CAMERA_TO_VIEW
 from nextface.rendering.fragments import Fragments
 from nextface.rendering.normals import vertex_normals
-from nextface.rendering.sh import rotation_matrix
+from nextface.rendering.sh import cosine_coefficients, rotation_matrix, scale_bands
 from nextface.rendering.specular import TABLE_BANDS, lobes
 from nextface.rendering.visibility import blocked, sphere_directions
 from nextface.scene import Scene
@@ -30,13 +30,19 @@ from nextface.scene import Scene
 DIRECTIONS = 256
 COARSE_DIRECTIONS = 128
 """Directions of a fine transport and of one that is made often: under a hard light 2% and 3% off a very fine one."""
+_DARK = 0.02
+"""Least irradiance that a share is taken of; white paper in ordinary light has about π."""
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """What self-shadowing changes at covered pixels. irradiance: its change, [P, 3]; lobe: open share, [P, 1]."""
+    """What self-shadowing leaves at covered pixels, in 0..1.
 
-    irradiance: Tensor
+    lit:  share of the irradiance on the mesh, per channel. [P, 3]
+    lobe: share of the specular lobe. [P, 1]
+    """
+
+    lit: Tensor
     lobe: Tensor
 
 
@@ -45,11 +51,13 @@ class Transport:
     """The light that a head blocks from itself. No gradient reaches the shape.
 
     irradiance: what unit SH coefficients (head frame: model axes) lose of the irradiance max(n·ω, 0), ≤ 0 for l = 0. [B, V, L]
+    unshadowed: the irradiance that they would give. [B, V, L]
     hidden:     SH coefficients of the blocked part of the hemisphere about the normal, at most 10 bands. [B, V, L']
     normals:    unit vertex normals, model axes. [B, V, 3]
     """
 
     irradiance: Tensor
+    unshadowed: Tensor
     hidden: Tensor
     normals: Tensor
 
@@ -79,7 +87,9 @@ class Transport:
                     shares = shares * receivers
                 lost.append(-(shares * (normal @ toward.T)) @ basis)
                 hidden.append(shares @ basis[:, :low])
-            return cls(torch.stack(lost), torch.stack(hidden), normals)
+            unshadowed = scale_bands(sh_basis(normals.flatten(0, 1), bands)[..., None], cosine_coefficients(bands))
+            lost_all = torch.stack(lost)
+            return cls(lost_all, unshadowed.reshape(lost_all.shape), torch.stack(hidden), normals)
 
     @classmethod
     def of_head(cls, scene: Scene, model: MorphableModel, directions: int = DIRECTIONS) -> Transport:
@@ -90,16 +100,28 @@ class Transport:
     def renewed(self, which: Tensor, later: Transport) -> Transport:
         """This, with the heads for which `which` is true as `later` has them. which: [B] bool"""
         rows = which[:, None, None]
-        parts = ((self.irradiance, later.irradiance), (self.hidden, later.hidden), (self.normals, later.normals))
-        return Transport(*(torch.where(rows, new, old) for old, new in parts))
+        return Transport(
+            torch.where(rows, later.irradiance, self.irradiance),
+            torch.where(rows, later.unshadowed, self.unshadowed),
+            torch.where(rows, later.hidden, self.hidden),
+            torch.where(rows, later.normals, self.normals),
+        )
 
     def shadow(self, radiance: Tensor, rotation: Tensor) -> Tensor:
         """Change of the irradiance at every vertex, `[B, V, 3]`; linear in the light, differentiable in light and rotation.
 
         radiance: SH coefficients of as many bands, view frame, [B, L, 3]; rotation: of the head in the view frame, [B, 3, 3]
         """
-        turned = (rotation_matrix(rotation, math.isqrt(radiance.shape[1]))[..., None] * radiance[:, None]).sum(2)
-        return _Product.apply(self.irradiance, turned)
+        return _Product.apply(self.irradiance, _turned(radiance, rotation))
+
+    def lit(self, radiance: Tensor, rotation: Tensor) -> Tensor:
+        """Share of the irradiance that the head leaves to every vertex, per channel, `[B, V, 3]` in 0..1.
+
+        A share and not a difference: in shadow the relief of the skin, and a moving shape, are shaded by the light that is left.
+        Differentiable in light and rotation; parameters as in `shadow`.
+        """
+        turned = _turned(radiance, rotation)
+        return lit_share(_Product.apply(self.unshadowed, turned), _Product.apply(self.irradiance, turned))
 
     def unblocked_lobe(self, to_viewer: Tensor, roughness: Tensor) -> Tensor:
         """Share of the specular lobe that the head leaves open at every vertex, `[B, V, 1]` in 0..1.
@@ -130,8 +152,18 @@ class Transport:
         roughness: of the vertices, [B|1, V, 1]
         """
         open_share = self.unblocked_lobe(viewers(vertices_camera, rotation), roughness)
-        values = seen.interpolate(torch.cat([self.shadow(radiance, rotation), open_share], -1))
+        values = seen.interpolate(torch.cat([self.lit(radiance, rotation), open_share], -1))
         return Shadow(values[:, :3], values[:, 3:])
+
+
+def lit_share(unshadowed: Tensor, change: Tensor) -> Tensor:
+    """What is left of an irradiance that changes by so much, in 0..1. Any shape."""
+    return (1.0 + change / unshadowed.clamp_min(_DARK)).clamp(0.0, 1.0)
+
+
+def _turned(radiance: Tensor, rotation: Tensor) -> Tensor:
+    """The light's coefficients in the head's frame. [B, L, 3]"""
+    return (rotation_matrix(rotation, math.isqrt(radiance.shape[1]))[..., None] * radiance[:, None]).sum(2)
 
 
 class _Product(torch.autograd.Function):

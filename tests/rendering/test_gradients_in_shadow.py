@@ -34,11 +34,13 @@ def shaded(toy):
     scene = toy_scene(model, batch=2, maps=True)
     pixels = CpuRasterizer().visible_triangles(scene.vertices_camera(model), model.triangles, Camera.of(scene))
     random = torch.Generator().manual_seed(8)
-    lost, normals, share = (
+    lost, whole, normals, share = (
         torch.rand(2, len(model.mean), count, generator=random, dtype=torch.float64)
-        for count in (scene.light.shape[1], 3, 1)
+        for count in (scene.light.shape[1], scene.light.shape[1], 3, 1)
     )
-    transport = HeldTransport(0.05 * (lost - 0.5) - 0.1 * (torch.arange(lost.shape[2]) == 0), lost, normals, share)
+    constant = (torch.arange(lost.shape[2]) == 0).double()
+    change, whole = 0.05 * (lost - 0.5) - 0.4 * constant, 0.05 * (whole - 0.5) + constant
+    transport = HeldTransport(change, whole, lost, normals, share)
     cotangent = torch.randn(2, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     return model, scene, FrozenRasterizer(pixels), transport, cotangent
 

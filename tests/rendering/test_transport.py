@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from nextface.rendering.basis import sh_basis
-from nextface.rendering.sh import rotation_matrix
+from nextface.rendering.sh import irradiance, rotation_matrix
 from nextface.rendering.transport import Transport, hemisphere_coefficients
 from nextface.rendering.visibility import blocked, sphere_directions
 
@@ -121,10 +121,24 @@ def test_rotation_matrix_evaluates_the_light_in_rotated_axes():
 def test_gradients_of_light_and_rotation(corner):
     vertices, triangles = corner
     coarse = Transport.of(vertices[None], triangles, 3)
-    transport = Transport(coarse.irradiance[:, ::200].double(), coarse.hidden, coarse.normals)
+    some = slice(None, None, 200)
+    lost, whole = coarse.irradiance[:, some].double(), coarse.unshadowed[:, some].double()
+    transport = Transport(lost, whole, coarse.hidden, coarse.normals)
     light = torch.randn(1, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     turn = torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64, requires_grad=True)
+    light.data[:, 0] += 6.0
     torch.autograd.gradcheck(lambda c, r: transport.shadow(c, roma.rotvec_to_rotmat(r)), (light, turn))
+    torch.autograd.gradcheck(lambda c, r: transport.lit(c, roma.rotvec_to_rotmat(r)), (light, turn))
+
+
+def test_what_is_lit_is_the_shadowed_over_the_unshadowed_irradiance(corner):
+    vertices, triangles = corner
+    transport = Transport.of(vertices[None], triangles, BANDS)
+    light, still = constant_light(), torch.eye(3)[None]
+    image = torch.zeros(len(vertices), dtype=torch.int64)
+    unshadowed = irradiance(transport.normals[0], light, image)
+    expected = (unshadowed + transport.shadow(light, still)[0]) / unshadowed
+    torch.testing.assert_close(transport.lit(light, still)[0], expected.clamp(0.0, 1.0), atol=1e-4, rtol=1e-4)
 
 
 def test_hemisphere_coefficients_are_the_integrals_of_legendre_polynomials():

@@ -16,9 +16,9 @@ from nextface.prior.data.people import People
 from nextface.prior.data.skin import Places, Skin, draw_skin
 from nextface.prior.data.zones import FaceZones
 from nextface.rendering.fragments import interpolate
-from nextface.rendering.sh import rotation_matrix
+from nextface.rendering.sh import irradiance, rotation_matrix
 from nextface.rendering.shading import incoming, shade
-from nextface.rendering.transport import Shadow
+from nextface.rendering.transport import Shadow, lit_share
 
 _METERED = 0.45
 """Share of the skin in what the camera meters: how far the exposure makes up for dark and light skin."""
@@ -93,7 +93,9 @@ class FaceDrawer:
         in_view = (normal @ turn.mT).flatten(0, 1)
         diffuse, specular, roughness = (part.mT for part in (skin.diffuse, skin.specular, skin.roughness))
         rough = roughness.flatten(0, 1)
-        shadow = Shadow(self._shadow(views, lights).flatten(0, 1), views.lobe.float().reshape(-1, 1))
+        unshadowed = irradiance((views.normal.float() @ turn.mT).flatten(0, 1), lights, image)
+        lit = lit_share(unshadowed, self._shadow(views, lights).flatten(0, 1))
+        shadow = Shadow(lit, views.lobe.float().reshape(-1, 1))
         to_viewer = views.to_viewer.float().flatten(0, 1)
         albedo, weight = diffuse.flatten(0, 1), specular.flatten(0, 1)
         colour = shade(in_view, to_viewer, albedo, weight, rough, lights, image, shadow).unflatten(0, (count, pixels))
