@@ -202,7 +202,8 @@ def _train_prior(parsed: argparse.Namespace) -> int:
 
     def run() -> None:
         path = train(parsed.stage, parsed.settings, parsed.output, start, published=parsed.published, quiet=False)
-        print(path)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
+            print(path)
 
     _guarded(run, parsed.output)
     return 0
