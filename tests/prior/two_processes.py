@@ -23,7 +23,14 @@ from nextface.prior.train.stages import Start, prepare
 
 STEPS = 4
 COMMAND = ("sizes", "device", "iterations", "batch", "perceptual", "startBatches", "restartEvery", "logEvery")
-STARTS = {"stage1": (), "stage2": ("stage1",), "denoise": ("fusion",), "identity": (), "swapper": ("fusion",)}
+STARTS = {
+    "stage1": (),
+    "stage2": ("stage1",),
+    "fusion": ("stage2",),
+    "denoise": ("fusion",),
+    "identity": (),
+    "swapper": ("fusion",),
+}
 GAN = {"weight_adversarial": 0.8, "adversarial_start": 2}
 
 
