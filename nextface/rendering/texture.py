@@ -58,8 +58,8 @@ class TextureLookup:
             finest = (resolution // COARSEST).bit_length() - 1
             own = (-torch.log2(footprint * COARSEST)).clamp(0.0, float(finest))
             reached = math.ceil(float(own.max())) if len(own) else 0
-            taps = [_taps(uv, COARSEST << number) for number in range(reached + 1)]
-            texel, across, down = (torch.stack(part) for part in zip(*taps, strict=True))
+            squares = [taps(uv, COARSEST << number) for number in range(reached + 1)]
+            texel, across, down = (torch.stack(part) for part in zip(*squares, strict=True))
             return cls(uv, texel, across, down, own, pixels.image, resolution, pixels.batch)
 
     def reached(self, texture: LaplacianTexture) -> list[Tensor]:
@@ -162,7 +162,7 @@ def _footprint(covered: Fragments, uv: Tensor, camera: Camera, vertices_camera: 
     return torch.nan_to_num(footprint, nan=1.0, posinf=1.0).clamp(1e-6, 1.0)
 
 
-def _taps(uv: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def taps(uv: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Upper left texel (row · size + column) of the 2×2 around each uv in a map of size², and the shares of the right column
     and of the lower row; beyond the outer texels' centres the map is constant. `[P]` each."""
     x = (uv[:, 0] * size - 0.5).clamp(0.0, size - 1.0)
