@@ -123,6 +123,25 @@ class OptimConfig(IniSettings):
     weight_roughness_consistency_reg: float = weight(0.0, "roughness map", "stays near the statistical map")
     weight_roughness_smoothness_reg: float = weight(0.002, "roughness map", "smoothness")
 
+    prior_checkpoint: str = setting(
+        "",
+        "prior",
+        "file of the reflectance prior, as train-prior writes it; empty = the shipped one, where there is one",
+    )
+    prior_mode: str = setting(
+        "uv",
+        "prior",
+        "'uv' pulls to maps made of the prior's crops; 'image' compares the crops in every iteration, slower",
+        choices=("uv", "image"),
+    )
+    prior_every: int = setting(
+        40, "prior", "iterations of the maps stage after which the prior is asked again", minimum=1, maximum=10**7
+    )
+    weight_prior_diffuse: float = weight(1.0, "prior", "pull on the diffuse map, 1 = a tenth of the photo's; 0 = none")
+    weight_prior_specular: float = weight(1.0, "prior", "pull on the specular map")
+    weight_prior_roughness: float = weight(1.0, "prior", "pull on the roughness map")
+    weight_prior_normal: float = weight(1.0, "prior", "pull on the normal map")
+
     debug_frequency: int = setting(
         30, "debug", "a debug image every so many iterations, 0 = none", minimum=0, maximum=10**7
     )

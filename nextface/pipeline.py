@@ -20,6 +20,7 @@ from nextface.export import debug_strip, notes, write
 from nextface.fitting.driver import Fit, checkpoint_path, run_stages
 from nextface.fitting.observation import Observation, observe
 from nextface.fitting.pose import start
+from nextface.fitting.pull import prior_file
 from nextface.landmarks import Landmarks, read_photo
 from nextface.morphable import LandmarkEmbedding, MorphableModel, load_model
 from nextface.morphable.cache import model_key, with_landmarks
@@ -310,8 +311,9 @@ def _fingerprint(run: _Run, checkpoint: Path | None, skip: Collection[int]) -> s
     landmarks: Landmarks = photo.landmarks
     for array in (photo.image, photo.valid, landmarks.points, landmarks.index, landmarks.confidence):
         digest.update(np.ascontiguousarray(array.numpy()).tobytes())
-    if checkpoint is not None:
-        digest.update(Path(checkpoint).read_bytes())
+    for file in (checkpoint, prior_file(config)):
+        if file is not None and file.is_file():
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
 
 

@@ -28,6 +28,11 @@ def upsample(level: Tensor, size: int) -> Tensor:
     return interpolate(channels_first, (size, size), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
 
 
+def resized(image: Tensor, size: int) -> Tensor:
+    """Means over the area of each new texel. `[B, h, w, C] -> [B, size, size, C]`."""
+    return interpolate(image.permute(0, 3, 1, 2), (size, size), mode="area").permute(0, 2, 3, 1)
+
+
 @dataclass
 class LaplacianTexture:
     """A square map as a sum of levels of 16², 32², … texels, each level bilinearly upsampled.
@@ -43,9 +48,7 @@ class LaplacianTexture:
         """Decompose a full map `[B, T, T, C]`, T = 16·2^n, so that `full()` returns it (to rounding)."""
         pyramid = [image]
         while pyramid[-1].shape[1] > COARSEST:
-            half = pyramid[-1].shape[1] // 2
-            channels_first = pyramid[-1].permute(0, 3, 1, 2)
-            pyramid.append(interpolate(channels_first, (half, half), mode="area").permute(0, 2, 3, 1))
+            pyramid.append(resized(pyramid[-1], pyramid[-1].shape[1] // 2))
         pyramid.reverse()
         levels = [pyramid[0]]
         for coarse, fine in zip(pyramid[:-1], pyramid[1:], strict=True):

@@ -100,7 +100,7 @@ def test_every_ini_key_is_an_option(calls, photo):
     changed = {
         "device": "cpu", "landmarksModel": "m.task", "path": "elsewhere", "trimPca": "True", "smoothSh": "False", "selfShadowing": "False",
         "saveExr": "True", "optimizeFocalLength": "False", "saveIntermediateStage": "True", "verbose": "True",
-        "textureResolution": "256", "landmarksDetectorType": "fan",
+        "textureResolution": "256", "landmarksDetectorType": "fan", "priorCheckpoint": "p.safetensors", "priorMode": "image",
     }  # fmt: skip
     for key, value in OptimConfig().as_keys().items():
         text = changed.get(key, str(value + 1) if key not in changed else "")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from nextface.rendering.bake import fill
-from nextface.textures import COARSEST, LaplacianTexture, row_strips
+from nextface.textures import COARSEST, LaplacianTexture, resized, row_strips
 
 MIRRORED = 0.5
 """Confidence of a texel taken from its mirror image."""
@@ -27,7 +26,7 @@ def fill_unseen(texture: LaplacianTexture, start: LaplacianTexture, seen: Tensor
     levels = []
     for level, base in zip(texture.levels, start.levels, strict=True):
         batch, size = level.shape[:2]
-        weight = _resized(seen, size)
+        weight = resized(seen, size)
         if size == COARSEST:
             levels.append(base + _carried_on(level - base, weight, sign))
             continue
@@ -52,11 +51,6 @@ def _carried_on(moved: Tensor, weight: Tensor, sign: Tensor) -> Tensor:
 def confidence_map(seen: Tensor) -> Tensor:
     """1 where measured, `MIRRORED` where the mirror image was, 0 where neither. `[B, T, T, 1]`"""
     return seen + (1.0 - seen) * MIRRORED * seen.flip(2)
-
-
-def _resized(seen: Tensor, size: int) -> Tensor:
-    channels_first = seen.permute(0, 3, 1, 2)
-    return interpolate(channels_first, (size, size), mode="area").permute(0, 2, 3, 1)
 
 
 def seen_from(weights: Tensor, threshold: float) -> Tensor:

@@ -12,11 +12,12 @@ from torch import Tensor
 from nextface.config import OptimConfig
 from nextface.fitting import per_image
 from nextface.fitting.evidence import Evidence
-from nextface.fitting.fill import confidence_map, fill_unseen, seen_from
+from nextface.fitting.fill import confidence_map, fill_unseen
 from nextface.fitting.last_good import LastGood
 from nextface.fitting.losses import encode, robust
 from nextface.fitting.observation import Observation
 from nextface.fitting.progress import Progress
+from nextface.fitting.pull import Pull
 from nextface.fitting.surface import CHANNELS, Surface
 from nextface.fitting.texels import Penalties, TexelAdam
 from nextface.morphable.model import MorphableModel
@@ -46,7 +47,6 @@ _EPSILON = 0.3
 _KEEP_EVERY = 20
 _COVERED = 0.4
 """Share of the map's texels that a photo shows, about."""
-_SEEN = 0.5
 
 
 def fit_maps(
@@ -68,8 +68,9 @@ def fit_maps(
     def assembled(levels: list[Tensor], confidence: Tensor = confidence) -> Scene:
         return replace(scene, maps=_unstack(LaplacianTexture([*levels, *finer]), confidence))
 
-    levels, weight = _optimised(reached, surface, observation, model, config, progress, assembled)
-    seen = seen_from(surface.lookup.seen(weight * surface.facing().clamp_min(0.0)), _SEEN)
+    pull = Pull.of(scene, surface, finer, model, config)
+    levels, weight = _optimised(reached, surface, pull, observation, model, config, progress, assembled)
+    seen = surface.shown(weight)
     filled = fill_unseen(LaplacianTexture(levels), LaplacianTexture(reached), seen, seen.new_tensor(_SIGN))
     return assembled(filled.levels, confidence_map(seen))
 
@@ -77,6 +78,7 @@ def fit_maps(
 def _optimised(
     start: list[Tensor],
     surface: Surface,
+    pull: Pull | None,
     observation: Observation,
     model: MorphableModel,
     config: OptimConfig,
@@ -108,9 +110,13 @@ def _optimised(
             fates.keep()
         gradients = torch.autograd.grad(loss.sum(), leaves)
         decay = 0.5 + 0.5 * math.cos(math.pi * number / config.iter_step3)
-        for level, optimiser, gradient in zip(levels, optimisers, gradients, strict=True):
+        steps = list(zip(levels, optimisers, gradients, strict=True))
+        typical = [optimiser.typical(gradient) for _, optimiser, gradient in steps]
+        if pull is not None:
+            pull.add(number, levels, gradients, weight)
+        for (level, optimiser, gradient), usual in zip(steps, typical, strict=True):
             level.requires_grad_(False)
-            optimiser.step(gradient, decay, _EPSILON * optimiser.typical(gradient) + 1e-12)
+            optimiser.step(gradient, decay, _EPSILON * usual + 1e-12)
     fates.judge_state()
     lost = fates.lost()
     if lost:

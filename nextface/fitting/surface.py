@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nextface.fitting.fill import seen_from
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
@@ -21,6 +22,8 @@ from nextface.scene import Scene
 
 CHANNELS = {"diffuse": slice(0, 3), "specular": slice(3, 4), "roughness": slice(4, 5), "normal": slice(5, 7)}
 """Of the stacked maps."""
+_SEEN = 0.5
+"""Sum of pixels' weights from which a texel is seen in full."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ class Surface:
     def facing(self) -> Tensor:
         """n·v of the mesh. [P]"""
         return (self.frames.normal * self.to_viewer).sum(-1)
+
+    def shown(self, weight: Tensor, resolution: int | None = None) -> Tensor:
+        """How far the photos showed each texel, 0…1. `[P] -> [B, T, T, 1]`
+
+        weight: how far each pixel counts; resolution: T, the maps' if left out; coarser than the pixels see is not possible
+        """
+        lookup = self.lookup if resolution is None else replace(self.lookup, resolution=resolution)
+        return seen_from(lookup.seen(weight * self.facing().clamp_min(0.0)), _SEEN)
 
     def incoming(self) -> Tensor:
         """Irradiance on the mesh, shadows included. [P, 3]"""

@@ -1,0 +1,83 @@
+"""A trained prior as a function: crops as they are to crops as it knows them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from nextface.errors import InputError
+from nextface.prior.autoencoder import CodebookNet
+from nextface.prior.encoding import Encoding
+from nextface.prior.fusion import DOMAINS, FusedNet
+from nextface.prior.train.sizes import PRESETS, Checkpoint
+
+NETWORKS = ("FusedAutoencoder", "FusedSwapper", "VQAutoencoder", "Swapper")
+PUBLISHED_ENCODING = Encoding(
+    crop="ffhq",
+    image_size=512,
+    specular=(0.0, 1.0),
+    roughness=(0.0, 1.0),
+    norm_groups=32,
+    noise_floor=(0.0, 0.053, 0.057, 0.061, 0.053),
+)
+"""Of checkpoints that do not tell theirs. The floors follow from the paper's self-reconstruction, 31.6, 31.0, 30.3 and 31.6 dB."""
+
+_SLOW = 1.0
+"""Seconds of a crop beside which a warm-up does not count."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Encode, nearest codes, decode.
+
+    net:     on its device, in evaluation; encoding: how crops reach it
+    seconds: that one crop takes
+    """
+
+    net: CodebookNet
+    encoding: Encoding
+    seconds: float = 0.0
+
+    def __call__(self, crops: Tensor) -> Tensor:
+        """Encoded crops, mid-grey where unknown, to what the codes say of them. `[N, 3, S, S]` in about -1…1"""
+        with torch.no_grad():
+            latent = self.net.encode(crops.to(memory_format=torch.channels_last))
+            fused = self.net.fuse(latent) if isinstance(self.net, FusedNet) else self.net.quantize(latent)
+            return self.net.decode(fused.codes)
+
+    def floor(self, domain: str) -> float:
+        """Root mean square error of the projection of an own crop, in -1…1."""
+        return self.encoding.noise_floor[DOMAINS.index(domain)]
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device) -> Projection:
+        """From a checkpoint of `NETWORKS`; those of the public code are taken as `PUBLISHED_ENCODING`. Raises InputError,
+        ConfigError."""
+        checkpoint = Checkpoint.read(path)
+        net = cast(CodebookNet, checkpoint.build(NETWORKS, PRESETS["published"]))
+        net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        notes = checkpoint.notes.get("encoding")
+        encoding = Encoding.from_notes(notes) if isinstance(notes, dict) else PUBLISHED_ENCODING
+        if net.settings.image_size != encoding.image_size:
+            raise InputError(
+                f"{path}: its network is for crops of {net.settings.image_size} pixels, but its encoding says "
+                f"{encoding.image_size}; train or export it again"
+            )
+        return cls(net.requires_grad_(False), encoding).timed(device)
+
+    def timed(self, device: torch.device) -> Projection:
+        """The same with its `seconds` measured on one crop, a second one where the first, which also warms up, was quick."""
+        crop = torch.zeros(1, 3, self.encoding.image_size, self.encoding.image_size, device=device)
+        seconds = 0.0
+        for _ in range(2):
+            began = time.perf_counter()
+            float(self(crop).sum())
+            seconds = time.perf_counter() - began
+            if seconds > _SLOW:
+                break
+        return replace(self, seconds=seconds)
