@@ -214,14 +214,14 @@ def test_skin_is_the_same_in_every_view(head):
 
 
 def test_lit_as_the_renderer_lights(head):
-    """The same skin, light and camera by `render` with shadows, drawn by code that shares only the shading with ours."""
+    """The same skin, light and camera by `render` with shadows, by code that shares only the shading with ours."""
     drawn = generator(9)
     shape, expression = draw_shape(head, drawn), draw_expression(head, drawn)
     scene = crop_scene(head, shape, expression, 30.0, "tight", SIZE, drawn)
     scene = replace(scene, light=draw_lights(1, BANDS, drawn))
     transport = Transport.of_head(scene, head, COARSE_DIRECTIONS)
     expected = render(scene, head, transport=transport)
-    heads = Heads(transport.irradiance.half(), see(scene, head, transport, 0), 1, 1, SIZE)
+    heads = Heads(transport.irradiance.half(), transport.normals.half(), see(scene, head, transport, 0), 1, 1, SIZE)
     drawer = FaceDrawer.of(heads, FaceZones.of(head), NoiseVolume.make(drawn), head)
     channels = torch.cat([head.diffuse(scene.albedo), head.specular(scene.albedo), head.roughness_mean[None]], -1)
     values = drawer._at_pixels(heads.views, channels.clamp(0.0, 1.0), head.triangles).mT

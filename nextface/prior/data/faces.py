@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,7 +58,8 @@ class Faces:
 class FaceDrawer:
     """Draws faces. All on one device; nothing of it changes.
 
-    heads: the bank; zones: of the model; noise: the volumes; triangles, uv_triangles: of the model
+    heads, zones: of the vertices that any view sees; noise: the volumes; triangles, uv_triangles: of the model, the former
+    over those vertices
     """
 
     heads: Heads
@@ -69,7 +70,14 @@ class FaceDrawer:
 
     @classmethod
     def of(cls, heads: Heads, zones: FaceZones, noise: NoiseVolume, model: MorphableModel) -> FaceDrawer:
-        return cls(heads, zones, noise, model.triangles, model.uv_triangles)
+        """heads, zones: of all vertices of the model"""
+        visible = heads.views.triangle.clamp_min(0).unique().long()
+        seen = model.triangles[visible].unique()
+        number = torch.zeros(len(model.mean), dtype=torch.int64, device=seen.device)
+        number[seen] = torch.arange(len(seen), device=seen.device)
+        heads = replace(heads, shadow=heads.shadow[:, seen], normals=heads.normals[:, seen])
+        zones = replace(zones, vertices=zones.vertices[seen])
+        return cls(heads, zones, noise, number[model.triangles], model.uv_triangles)
 
     def draw(self, rows: Tensor, people: People, lights: Tensor, exposure: Tensor, balance: Tensor) -> Faces:
         """Draw B faces without gradient.
@@ -93,9 +101,7 @@ class FaceDrawer:
         in_view = (normal @ turn.mT).flatten(0, 1)
         diffuse, specular, roughness = (part.mT for part in (skin.diffuse, skin.specular, skin.roughness))
         rough = roughness.flatten(0, 1)
-        unshadowed = irradiance((views.normal.float() @ turn.mT).flatten(0, 1), lights, image)
-        lit = lit_share(unshadowed, self._shadow(views, lights).flatten(0, 1))
-        shadow = Shadow(lit, views.lobe.float().reshape(-1, 1))
+        shadow = Shadow(self._lit(views, lights).flatten(0, 1), views.lobe.float().reshape(-1, 1))
         to_viewer = views.to_viewer.float().flatten(0, 1)
         albedo, weight = diffuse.flatten(0, 1), specular.flatten(0, 1)
         colour = shade(in_view, to_viewer, albedo, weight, rough, lights, image, shadow).unflatten(0, (count, pixels))
@@ -125,7 +131,7 @@ class FaceDrawer:
         )
 
     def _at_pixels(self, views: Views, attributes: Tensor, triangles: Tensor) -> Tensor:
-        """attributes of vertices [1|B, V, C] at every pixel. `[B, P, C]`"""
+        """Attributes of vertices [1|B, V, C] at every pixel. `[B, P, C]`"""
         count, pixels = views.triangle.shape
         corners = triangles[views.triangle.clamp_min(0).long()].flatten(0, 1)
         image = torch.arange(count, device=corners.device).repeat_interleave(pixels)
@@ -133,11 +139,14 @@ class FaceDrawer:
         weights = torch.cat([two, 1.0 - two.sum(1, keepdim=True)], 1)
         return interpolate(attributes, image, corners, weights).unflatten(0, (count, pixels))
 
-    def _shadow(self, views: Views, lights: Tensor) -> Tensor:
-        """Change of the irradiance by the head's own shadow. [B, P, 3]"""
+    def _lit(self, views: Views, lights: Tensor) -> Tensor:
+        """Share of the irradiance that the head's own shadow leaves. [B, P, 3]"""
         turned = rotation_matrix(views.rotation, math.isqrt(lights.shape[1])) @ lights
-        at_vertices = self.heads.shadow[views.head].float() @ turned
-        return self._at_pixels(views, at_vertices, self.triangles)
+        change = self.heads.shadow[views.head].float() @ turned
+        normals = self.heads.normals[views.head].float()
+        image = torch.arange(len(normals), device=normals.device).repeat_interleave(normals.shape[1])
+        unshadowed = irradiance(normals.flatten(0, 1), turned, image).view_as(change)
+        return self._at_pixels(views, lit_share(unshadowed, change), self.triangles)
 
 
 def _gain(colour: Tensor, skin: Tensor, exposure: Tensor, balance: Tensor) -> Tensor:

@@ -68,11 +68,13 @@ class Views:
 class Heads:
     """A bank of heads: `identities` × `expressions` heads, each seen in every one of YAWS.
 
-    shadow: `Transport.irradiance` of each head, half floats. [identities · expressions, V, BANDS²]
-    views:  in the order (identity, expression, view)
+    shadow:  `Transport.irradiance` of each head, half floats. [identities · expressions, V, BANDS²]
+    normals: of its vertices, unit, model axes, half floats. [identities · expressions, V, 3]
+    views:   in the order (identity, expression, view)
     """
 
     shadow: Tensor
+    normals: Tensor
     views: Views
     identities: int
     expressions: int
@@ -86,7 +88,7 @@ class Heads:
 
         model: on the device that the bank is for; generator: of the CPU
         """
-        shadows, views = [], []
+        shadows, normals, views = [], [], []
         for _ in range(identities):
             shape = draw_shape(model, generator)
             for _ in range(expressions):
@@ -94,9 +96,10 @@ class Heads:
                 scenes = [crop_scene(model, shape, expression, yaw, crop, size, generator) for yaw in YAWS]
                 transport = Transport.of_head(scenes[0], model, COARSE_DIRECTIONS)
                 shadows.append(transport.irradiance[0].half())
+                normals.append(transport.normals[0].half())
                 views += [see(scene, model, transport, len(shadows) - 1) for scene in scenes]
         joined = Views(*(torch.cat([getattr(view, name) for view in views]) for name in Views.__dataclass_fields__))
-        return cls(torch.stack(shadows), joined, identities, expressions, size)
+        return cls(torch.stack(shadows), torch.stack(normals), joined, identities, expressions, size)
 
     def row(self, identity: Tensor, expression: Tensor, view: Tensor) -> Tensor:
         """Of `views`. int64 [B] each"""

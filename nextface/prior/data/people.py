@@ -177,7 +177,7 @@ def draw_people(count: int, zones: FaceZones, generator: torch.Generator) -> Peo
         gloss=normal(0.0, 0.14),
         oil=normal(0.0, 0.18),
         rough=normal(0.0, 0.05),
-        gloss_mottle=uniform(0.015, 0.07),
+        gloss_mottle=uniform(0.015, 0.055),
         iris=blend(
             _IRIS, torch.stack([3.0 - 2.6 * light, 2.0 - light, 0.6 + 0 * light, *([light * 0.9] * 3)], 1), 0.15
         ),
@@ -186,7 +186,7 @@ def draw_people(count: int, zones: FaceZones, generator: torch.Generator) -> Peo
         lipstick=blend(_LIPSTICK, torch.ones(count, len(_LIPSTICK)), 0.25),
         lipstick_cover=made_up * chance(0.75) * uniform(0.3, 1.0),
         lipstick_gloss=uniform(-0.10, 0.16),
-        blush_cover=made_up * chance(0.5) * uniform(0.1, 0.5) * (0.4 + 0.6 * light),
+        blush_cover=made_up * chance(0.5) * uniform(0.08, 0.35) * (0.4 + 0.6 * light),
         shadow=blend(_EYE_SHADOW, torch.ones(count, len(_EYE_SHADOW)), 0.25),
         shadow_cover=made_up * chance(0.6) * uniform(0.2, 0.85),
         liner_cover=(made_up * chance(0.6) * uniform(0.4, 1.0)).clamp_min(0.25),
