@@ -157,7 +157,7 @@ def draw_people(count: int, zones: FaceZones, generator: torch.Generator) -> Peo
         zones_melanin=tan * torch.exp(normal(0.0, 0.6, 8)) + normal(0.0, 0.05, 8),
         mottle_melanin=0.085 * scale_fall * torch.exp(normal(-0.1, 0.5, 4)) * (0.7 + 0.9 * age[:, None]),
         mottle_blood=0.14 * scale_fall * torch.exp(normal(-0.1, 0.5, 4)),
-        relief=torch.tensor([0.055, 0.045, 0.03, 0.02]) * torch.exp(normal(0.0, 0.35, 4)) * (0.6 + 0.8 * age[:, None]),
+        relief=torch.tensor([0.045, 0.034, 0.03, 0.02]) * torch.exp(normal(0.0, 0.25, 4)) * (0.6 + 0.8 * age[:, None]),
         turn=turn,
         shift=torch.rand(count, len(SCALES_MM), 3, generator=generator) * SIDE,
         mix=normalize(torch.randn(count, 5, FIELDS, generator=generator), dim=2),
