@@ -215,7 +215,8 @@ def main() -> None:
         found = fits(truth, photo, model, config)
         pictures = {"photo": photo.image, "true albedo": render(true_scene, model).diffuse[0]}
         seen = visible_texels(true_scene, model, config.texture_resolution)
-        for key, scene in found.items():
+        for key in [(kind, shadows) for kind in KINDS for shadows in (False, True)]:
+            scene = found[key]
             pictures[f"{key}"] = render(scene, model).diffuse[0]
             kind = key[0].split()[0] + ("_shadows" if key[1] else "")
             scene.save(arguments.folder / f"{truth.name}_{kind}.safetensors")
