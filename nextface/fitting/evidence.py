@@ -13,6 +13,7 @@ from nextface.fitting.observation import Observation
 from nextface.fitting.outliers import inlier_weight, map_trust, skin_image, smooth, unclipped
 from nextface.fitting.surface import Surface
 from nextface.morphable.model import MorphableModel
+from nextface.rendering.transport import Shadow
 
 _MARGIN = 3.0
 """Gain on the blurred regions that are allowed a look of their own: how far they widen."""
@@ -22,6 +23,8 @@ _GRAZING = (0.15, 0.4)
 """Cosines to the viewer between which a surface begins to count."""
 _DIM = (0.3, 0.7)
 """Irradiances, as a share of the face's mean, between which a pixel begins to count."""
+_CAST = (0.4, 0.7)
+"""Shares of the irradiance that a cast shadow leaves, between which a pixel begins to count."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Evidence:
         skin = pixels.pack(skin_image(pixels, observation.image, observation))
         believed = region * _ramp(surface.facing(), _GRAZING) * usable * torch.maximum(skin, own)
         if surface.shadow is not None:
-            believed = believed * _lit(surface, believed)
+            believed = believed * _lit(surface, surface.shadow, model, believed)
         return cls(believed, own)
 
     def weigh(self, residual: Tensor, surface: Surface) -> Tensor:
@@ -63,15 +66,18 @@ def _own_look(surface: Surface, model: MorphableModel) -> Tensor:
     return (_MARGIN * smooth(inside, surface.seen.pixels)[:, 0]).clamp(0.0, 1.0)
 
 
-def _lit(surface: Surface, trust: Tensor) -> Tensor:
-    """How far the light shows what a surface is: 0 where much less arrives than on the rest of the face.
+def _lit(surface: Surface, shadow: Shadow, model: MorphableModel, trust: Tensor) -> Tensor:
+    """How far the light shows what a surface is: 0 in a cast shadow, and where much less arrives than on the rest of the face.
 
-    In deep shadow small errors of light and shape outweigh the skin's colour, which the other side of the face tells better. [P]
+    There small errors of light and shape outweigh the skin's colour, which the other side of the face tells better. Eyes keep the look
+    that the photo gives them: the statistics know no gaze. [P]
     """
     pixels = surface.seen.pixels
     arriving = luminance(surface.incoming())
     usual = per_image.mean(arriving, trust, pixels)[pixels.image]
-    return _ramp(arriving / usual.clamp_min(1e-6), _DIM)
+    lit = _ramp(arriving / usual.clamp_min(1e-6), _DIM) * _ramp(luminance(shadow.lit), _CAST)
+    eyes = surface.seen.interpolate(model.regions["eyes"][None, :, None])[:, 0]
+    return torch.maximum(lit, eyes)
 
 
 def _ramp(values: Tensor, between: tuple[float, float]) -> Tensor:
