@@ -16,7 +16,7 @@ from nextface.rendering.normals import vertex_normals
 from nextface.rendering.raster import Rasterizer
 from nextface.rendering.render import to_view, viewing_directions
 from nextface.rendering.shading import shade
-from nextface.rendering.transport import COARSE_DIRECTIONS, Shadow, Transport, viewers
+from nextface.rendering.transport import COARSE_DIRECTIONS, Shadow, ShownTransport, Transport, viewers
 from nextface.scene import Scene
 
 _DARKEST = 1e-3
@@ -33,7 +33,7 @@ class Painter:
         self._edges = MeshEdges.of(model.triangles)
         self._shaded = Tensor()
         self._transport: Transport | None = None
-        self._open_lobe = Tensor()
+        self._shown: ShownTransport | None = None
 
     def update_shadows(self, scene: Scene) -> None:
         """Draw with the self-shadowing of the scene's shape from now on. It is constant in shape and viewpoint until the next
@@ -48,9 +48,8 @@ class Painter:
             if bool(moved.any()):
                 self._shaded = torch.where(moved[:, None, None], vertices, self._shaded)
                 self._transport = self._transport.renewed(moved, Transport.of_head(scene, model, COARSE_DIRECTIONS))
-            self._open_lobe = self._transport.unblocked_lobe(
-                viewers(scene.vertices_camera(model), scene.head_rotation()), model.roughness_mean[None]
-            )
+            toward = viewers(scene.vertices_camera(model), scene.head_rotation())
+            self._shown = ShownTransport.of(self._transport, toward, model.roughness_mean[None])
 
     def draw(self, scene: Scene, camera: Camera, vertices: Tensor) -> tuple[Tensor, Fragments, Tensor]:
         """Draw the statistical head. Shape and pose have gradients through shading and silhouettes, not through albedo that
@@ -69,12 +68,12 @@ class Painter:
         normal = normalize(seen.interpolate(normals), dim=-1)
         radiance = scene.radiance()
         attributes = [albedo, specular, roughness]
-        if self._transport is not None:
-            attributes += [self._transport.lit(radiance, scene.head_rotation()), self._open_lobe]
+        if self._shown is not None:
+            attributes.append(self._shown.shares(radiance, scene.head_rotation()))
         held = replace(seen, barycentric=seen.barycentric.detach())
         skin = held.interpolate(torch.cat(attributes, -1))
         diffuse, weight, rough = skin[:, :3].clamp_min(_DARKEST), skin[:, 3:4].clamp(0.0, 1.0), skin[:, 4:5]
-        shadow = None if self._transport is None else Shadow(skin[:, 5:8], skin[:, 8:])
+        shadow = None if self._shown is None else Shadow(skin[:, 5:8], skin[:, 8:])
         to_viewer = viewing_directions(pixels, camera)
         colour = shade(normal, to_viewer, diffuse, weight, rough, radiance, pixels.image, shadow)
         return antialias(colour, seen, vertices, camera, self._edges), seen, normal

@@ -21,6 +21,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.rendering.basis import band_numbers, sh_basis
 from nextface.rendering.camera import CAMERA_TO_VIEW
 from nextface.rendering.fragments import Fragments
+from nextface.rendering.jit import array, compiled, kernel, spread, together
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.sh import cosine_coefficients, rotation_matrix, scale_bands
 from nextface.rendering.specular import TABLE_BANDS, lobes
@@ -30,6 +31,8 @@ from nextface.scene import Scene
 DIRECTIONS = 256
 COARSE_DIRECTIONS = 128
 """Directions of a fine transport and of one that is made often: under a hard light 2% and 3% off a very fine one."""
+_TURNED_AWAY, _NOTICED = -0.3, 0.005
+"""Cosine to the viewer below which no triangle of a vertex is visible; share of the hemisphere whose loss shows."""
 _DARK = 0.02
 """Least irradiance that a share is taken of; white paper in ordinary light has about π."""
 
@@ -81,7 +84,7 @@ class Transport:
             low = min(bands, TABLE_BANDS) ** 2
             lost, hidden = [], []
             for vertices, normal in zip(vertices_model, normals.unbind(), strict=True):
-                normal = normal.clone()  # in memory of its own: see `_Product`
+                normal = normal.clone()  # in memory of its own: BLAS rounds by where a matrix lies
                 shares = blocked(vertices, normal, triangles, toward)
                 if receivers is not None:
                     shares = shares * receivers
@@ -151,9 +154,45 @@ class Transport:
         vertices_camera: mm, [B, V, 3]; rotation: of the head in the view frame, [B, 3, 3]; radiance: view frame, [B, L, 3];
         roughness: of the vertices, [B|1, V, 1]
         """
-        open_share = self.unblocked_lobe(viewers(vertices_camera, rotation), roughness)
-        values = seen.interpolate(torch.cat([self.lit(radiance, rotation), open_share], -1))
+        shown = ShownTransport.of(self, viewers(vertices_camera, rotation), roughness)
+        values = seen.interpolate(shown.shares(radiance, rotation))
         return Shadow(values[:, :3], values[:, 3:])
+
+
+@dataclass(frozen=True)
+class ShownTransport:
+    """Of the vertices that a viewer sees in some shadow, about a third of the head's.
+
+    noticed: which they are, for each image. bool [B, V]
+    index:   those of any image. [N] int64
+    part:    their transport
+    lobe:    open share of their specular lobe for that viewer. [B, N, 1]
+    """
+
+    noticed: Tensor
+    index: Tensor
+    part: Transport
+    lobe: Tensor
+
+    @classmethod
+    def of(cls, transport: Transport, to_viewer: Tensor, roughness: Tensor) -> ShownTransport:
+        """to_viewer: unit, model axes, [B, V, 3]; roughness: perceptual, [B|1, V, 1]"""
+        with torch.no_grad():
+            facing = (transport.normals * to_viewer).sum(-1) > _TURNED_AWAY
+            noticed = facing & (transport.hidden[..., 0] > _NOTICED * math.sqrt(math.pi))
+            index = noticed.any(0).nonzero()[:, 0]
+            parts = (transport.irradiance, transport.unshadowed, transport.hidden, transport.normals)
+            part = Transport(*(each[:, index] for each in parts))
+            return cls(noticed, index, part, part.unblocked_lobe(to_viewer[:, index], roughness[:, index]))
+
+    def shares(self, radiance: Tensor, rotation: Tensor) -> Tensor:
+        """What is left at every vertex of the irradiance, per channel, and of the specular lobe. `[B, V, 4]` in 0..1
+
+        Parameters as in `Transport.shadow`.
+        """
+        left = torch.cat([self.part.lit(radiance, rotation), self.lobe], -1)
+        left = torch.where(self.noticed[:, self.index, None], left, 1.0)
+        return left.new_ones(*self.noticed.shape, 4).index_copy(1, self.index, left)
 
 
 def lit_share(unshadowed: Tensor, change: Tensor) -> Tensor:
@@ -167,23 +206,51 @@ def _turned(radiance: Tensor, rotation: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """`[B, V, L] @ [B, L, 3]`, the other way round: products with three columns and their gradient are five times as fast on
-    the CPU. There the gradient takes each head by itself, in memory of its own: BLAS rounds by where a matrix lies, and a photo
-    would come out differently from batch to batch."""
+    """`[B, N, L] @ [B, L, 3]`. On the CPU a vertex at a time and in the order of the vertices: BLAS rounds by the size of a matrix and
+    by where it lies, and a photo would come out differently from batch to batch."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, irradiance: Tensor, turned: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(irradiance)  # type: ignore[attr-defined]
-        return (turned.mT @ irradiance.mT).mT
+        if not compiled(irradiance):
+            return irradiance @ turned
+        product = turned.new_empty(*irradiance.shape[:2], 3)
+        arrays = [array(irradiance), array(turned.mT), product.numpy()]
+        for number in range(len(irradiance)):
+            spread(_forward, irradiance.shape[1], *(each[number] for each in arrays))
+        return product
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, cotangent: Tensor):  # type: ignore[override, no-untyped-def]
         (irradiance,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        if cotangent.device.type == "cpu":
-            heads = zip(cotangent, irradiance, strict=True)
-            return None, torch.stack([(one.contiguous().clone().mT @ head).mT for one, head in heads])
-        return None, (cotangent.mT @ irradiance).mT
+        if not compiled(irradiance):
+            return None, irradiance.mT @ cotangent
+        to_turned = cotangent.new_zeros(len(irradiance), 3, irradiance.shape[2])
+        arrays = [array(irradiance), array(cotangent), to_turned.numpy()]
+        together([(_backward, tuple(each[number] for each in arrays)) for number in range(len(irradiance))])
+        return None, to_turned.mT
+
+
+@kernel
+def _forward(start, stop, irradiance, turned, product):  # type: ignore[no-untyped-def]
+    for v in range(start, stop):
+        red = green = blue = product.dtype.type(0)
+        for k in range(irradiance.shape[1]):
+            red += irradiance[v, k] * turned[0, k]
+            green += irradiance[v, k] * turned[1, k]
+            blue += irradiance[v, k] * turned[2, k]
+        product[v, 0], product[v, 1], product[v, 2] = red, green, blue
+
+
+@kernel
+def _backward(irradiance, cotangent, to_turned):  # type: ignore[no-untyped-def]
+    for v in range(irradiance.shape[0]):
+        red, green, blue = cotangent[v, 0], cotangent[v, 1], cotangent[v, 2]
+        for k in range(irradiance.shape[1]):
+            to_turned[0, k] += red * irradiance[v, k]
+            to_turned[1, k] += green * irradiance[v, k]
+            to_turned[2, k] += blue * irradiance[v, k]
 
 
 def viewers(vertices_camera: Tensor, rotation: Tensor) -> Tensor:

@@ -13,18 +13,22 @@ from torch import Tensor
 from nextface.rendering.camera import Camera
 from nextface.rendering.cpu import CpuRasterizer
 from nextface.rendering.render import render
-from nextface.rendering.transport import Transport
+from nextface.rendering.transport import Shadow, ShownTransport, Transport
 from nextface.textures import LaplacianTexture
 
 
 @dataclass(frozen=True)
 class HeldTransport(Transport):
-    """With the open share of the specular lobes as it was for one viewer: no gradient passes through it. [B, V, 1]"""
+    """With every vertex in shadow, and the open share of the specular lobes as it was for one viewer: no gradient passes through
+    it. [B, V, 1]"""
 
     share: Tensor
 
-    def unblocked_lobe(self, to_viewer: Tensor, roughness: Tensor) -> Tensor:
-        return self.share
+    def cast(self, seen, vertices_camera, rotation, radiance, roughness):  # type: ignore[no-untyped-def]
+        everywhere = torch.ones(self.normals.shape[:2], dtype=torch.bool)
+        index = torch.arange(everywhere.shape[1])
+        values = seen.interpolate(ShownTransport(everywhere, index, self, self.share).shares(radiance, rotation))
+        return Shadow(values[:, :3], values[:, 3:])
 
 
 @pytest.fixture(scope="module")
