@@ -17,7 +17,7 @@ from nextface.rendering.render import Rendering, render
 from nextface.rendering.transport import Transport
 from nextface.scene import Scene
 
-_DIRECTIONS = 64
+_DIRECTIONS = 24
 """Of the shadows in debug pictures, which are made often."""
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 
 from nextface.export.images import encode_srgb, over, to_pillow
 from nextface.export.result import PhotoResult
-from nextface.rendering.render import render
+from nextface.rendering.render import render, render_under
 from nextface.scene import Scene
 
 DISTANCE = 900.0  # mm from the camera to the head's middle: a portrait lens's natural perspective
@@ -67,8 +67,7 @@ def relit_views(result: PhotoResult, yaw: float, size: int, lights: Sequence[Ten
     """
     scene = studio_scene(result, yaw, 2 * size)
     pictures = []
-    for radiance in lights:
-        drawn = render(scene, result.model, radiance=radiance, transport=result.transport)
+    for drawn in render_under(lights, scene, result.model, transport=result.transport):
         picture = torch.where(drawn.mask[0, ..., None], drawn.image[0], drawn.image.new_tensor(BACKDROP))
         halved = avg_pool2d(picture.clamp(0.0, 1.0).permute(2, 0, 1), 2).permute(1, 2, 0)
         pictures.append(encode_srgb(halved))

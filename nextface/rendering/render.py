@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,20 @@ def render(
     transport: the head's self-shadowing, none if left out
     maps:     use the scene's skin maps where it has them; False draws the statistical skin.
     """
+    light = scene.radiance() if radiance is None else radiance
+    return render_under([light], scene, model, rasterizer, transport=transport, maps=maps)[0]
+
+
+def render_under(
+    lights: Sequence[Tensor],
+    scene: Scene,
+    model: MorphableModel,
+    rasterizer: Rasterizer | None = None,
+    *,
+    transport: Transport | None = None,
+    maps: bool = True,
+) -> list[Rendering]:
+    """`render` under each of several lights; what does not depend on the light is computed once. lights: [B, L, 3] each"""
     camera = Camera.of(scene)
     vertices = scene.vertices_camera(model)
     pixels = (rasterizer or rasterizer_for(vertices.device)).visible_triangles(vertices, model.triangles, camera)
@@ -88,19 +103,17 @@ def render(
         diffuse, specular = covered.interpolate(model.diffuse(albedo)), covered.interpolate(model.specular(albedo))
         roughness = covered.interpolate(model.roughness_mean[None])
     diffuse, specular, roughness = diffuse.clamp(0.0, 1.0), specular.clamp(0.0, 1.0), roughness.clamp(0.05, 1.0)
-    light = scene.radiance() if radiance is None else radiance
     to_viewer = viewing_directions(pixels, camera)
     rotation = scene.head_rotation()
     rough = model.roughness_mean[None]
-    shadow = None if transport is None else transport.cast(covered, vertices, rotation, light, rough)
-    colours = shade(normal, to_viewer, diffuse, specular, roughness, light, pixels.image, shadow)
-    colours = antialias(colours, covered, vertices, camera, MeshEdges.of(model.triangles))
-    return Rendering(
-        mask=pixels.unpack(torch.ones_like(roughness))[..., 0] > 0,
-        image=pixels.unpack(colours),
-        diffuse=pixels.unpack(diffuse),
-        specular=pixels.unpack(specular),
-        roughness=pixels.unpack(roughness),
-        normal=pixels.unpack(normal),
-        illumination=pixels.unpack(incoming(normal, light, pixels.image, shadow) / math.pi),
-    )
+    mask = pixels.unpack(torch.ones_like(roughness))[..., 0] > 0
+    surface = {"diffuse": diffuse, "specular": specular, "roughness": roughness, "normal": normal}
+    images = {name: pixels.unpack(part) for name, part in surface.items()}
+    drawings = []
+    for light in lights:
+        shadow = None if transport is None else transport.cast(covered, vertices, rotation, light, rough)
+        colours = shade(normal, to_viewer, diffuse, specular, roughness, light, pixels.image, shadow)
+        colours = antialias(colours, covered, vertices, camera, MeshEdges.of(model.triangles))
+        illumination = pixels.unpack(incoming(normal, light, pixels.image, shadow) / math.pi)
+        drawings.append(Rendering(mask, pixels.unpack(colours), illumination=illumination, **images))
+    return drawings
