@@ -82,17 +82,19 @@ class Transport:
             toward = sphere_directions(directions).to(normals)
             basis = sh_basis(toward, bands) * (4.0 * math.pi / directions)
             low = min(bands, TABLE_BANDS) ** 2
+            # A head at a time on the CPU, in memory of its own: BLAS rounds by the size of a matrix and by where it lies.
+            several = 1 if compiled(normals) else len(normals)
             lost, hidden = [], []
-            for vertices, normal in zip(vertices_model, normals.unbind(), strict=True):
-                normal = normal.clone()  # in memory of its own: BLAS rounds by where a matrix lies
+            for vertices, normal in zip(vertices_model.split(several), normals.split(several), strict=True):
+                normal = normal.clone()
                 shares = blocked(vertices, normal, triangles, toward)
                 if receivers is not None:
                     shares = shares * receivers
                 lost.append(-(shares * (normal @ toward.T)) @ basis)
                 hidden.append(shares @ basis[:, :low])
             unshadowed = scale_bands(sh_basis(normals.flatten(0, 1), bands)[..., None], cosine_coefficients(bands))
-            lost_all = torch.stack(lost)
-            return cls(lost_all, unshadowed.reshape(lost_all.shape), torch.stack(hidden), normals)
+            lost_all = torch.cat(lost)
+            return cls(lost_all, unshadowed.reshape(lost_all.shape), torch.cat(hidden), normals)
 
     @classmethod
     def of_head(cls, scene: Scene, model: MorphableModel, directions: int = DIRECTIONS) -> Transport:

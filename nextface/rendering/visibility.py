@@ -41,32 +41,33 @@ def sphere_directions(count: int) -> Tensor:
 
 
 def blocked(vertices: Tensor, normals: Tensor, triangles: Tensor, directions: Tensor) -> Tensor:
-    """Share of the light along each direction that the mesh keeps from each vertex, `[V, K]` in 0..1; 0 below the horizon.
+    """Share of the light along each direction that the mesh keeps from each vertex, `[B, V, K]` in 0..1; 0 below the horizon.
 
     Each vertex is compared with the four depths around it, blended bilinearly (percentage-closer filtering, Reeves et al.
     1987).
 
-    vertices: mm, [V, 3]; normals: unit, same frame, [V, 3]; triangles: [T, 3]; directions: of `sphere_directions`, [K, 3]
+    vertices: mm, [B, V, 3]; normals: unit, same frame, [B, V, 3]; triangles: [T, 3]; directions: of `sphere_directions`, [K, 3]
     """
     if not compiled(vertices):
         return blocked_torch(vertices, normals, triangles, directions)
     half = array(directions.float())[: len(directions) // 2]
-    shares = np.zeros((len(directions), len(vertices)), np.float32)
     across = np.stack([_perpendicular(direction) for direction in half])
-    up = np.cross(half, across)
-    mesh = (array(part) for part in (vertices.float(), normals.float(), triangles))
-    spread(_shares, len(half), *mesh, half, across, up.astype(np.float32), shares, grain=1)
-    return torch.from_numpy(shares).T
+    up = np.cross(half, across).astype(np.float32)
+    shares = np.zeros((len(vertices), len(directions), vertices.shape[1]), np.float32)
+    corners = array(triangles)
+    for place, normal, share in zip(array(vertices.float()), array(normals.float()), shares, strict=True):
+        spread(_shares, len(half), place, normal, corners, half, across, up, share, grain=1)
+    return torch.from_numpy(shares).mT
 
 
 def blocked_torch(vertices: Tensor, normals: Tensor, triangles: Tensor, directions: Tensor) -> Tensor:
-    """The same in plain torch and with the rasterizer of the device, all directions at once."""
+    """The same in plain torch and with the rasterizer of the device, all heads and directions at once."""
     with torch.no_grad():
         vertices, normals = vertices.float(), normals.float()
         half = directions[: len(directions) // 2].float()
         across = normalize(torch.linalg.cross(one_hot(half.abs().argmin(1), 3).to(half), half), dim=-1)
         frames = torch.stack([across, torch.linalg.cross(half, across), half], 2)
-        place, normal = vertices @ frames, normals @ frames
+        place, normal = ((part[:, None] @ frames).flatten(0, 1) for part in (vertices, normals))
         low, high = place[..., :2].amin(1, keepdim=True), place[..., :2].amax(1, keepdim=True)
         texel = (high - low).amax(2, keepdim=True) / (SIDE - 4)
         spot, depth = (place[..., :2] - low) / texel + 2.0, place[..., 2]
@@ -86,7 +87,8 @@ def blocked_torch(vertices: Tensor, normals: Tensor, triangles: Tensor, directio
             before = near.gather(1, corner + step) > lifted + IN_DEPTH * texel
             behind = far.gather(1, corner + step) < lifted - IN_DEPTH * texel
             share += weight * torch.where(facing > 0, before, behind)
-        return torch.cat([share * (facing > 0), share * (facing < 0)]).T
+        sides = (share * (facing > 0), share * (facing < 0))
+        return torch.cat([side.unflatten(0, (len(vertices), -1)) for side in sides], 1).mT
 
 
 def _depth_maps(spot: Tensor, depth: Tensor, triangles: Tensor, sign: float) -> Tensor:

@@ -174,5 +174,5 @@ def test_a_direction_below_the_horizon_is_not_called_blocked():
     vertices, triangles = mesh_of(trimesh.creation.icosphere(3, 100.0))
     normals = vertices / vertices.norm(dim=1, keepdim=True)
     directions = sphere_directions(64)
-    shares = blocked(vertices, normals, triangles, directions)
+    shares = blocked(vertices[None], normals[None], triangles, directions)[0]
     assert float(shares[(normals @ directions.T) < 0].abs().max()) == 0.0
