@@ -13,29 +13,6 @@ from nextface.rendering.render import Rendering, render, to_view
 from nextface.rendering.skin import statistical_maps
 from nextface.rendering.transport import Transport
 from nextface.scene import Scene
-from nextface.textures import LaplacianTexture, SkinMaps
-
-_PER_IMAGE = ("expression", "rotation", "translation", "focal", "principal", "light", "exposure", "white_balance")
-_PER_IDENTITY = ("shape", "albedo")
-
-
-def row(tensor: Tensor, index: int) -> Tensor:
-    """Row `index` of a batched tensor, or its only row, kept as a batch of one."""
-    index = min(index, tensor.shape[0] - 1)
-    return tensor[index : index + 1]
-
-
-def scene_of(scene: Scene, index: int) -> Scene:
-    """Image `index` of a scene as a scene of one image."""
-    rows = {name: row(getattr(scene, name), index) for name in (*_PER_IMAGE, *_PER_IDENTITY)}
-    maps = scene.maps
-    if maps is not None:
-        textures = {
-            name: LaplacianTexture([row(level, index) for level in texture.levels])
-            for name, texture in maps.textures().items()
-        }
-        maps = SkinMaps(**textures, confidence=row(maps.confidence, index))
-    return replace(scene, **rows, maps=maps)  # type: ignore[arg-type]
 
 
 def with_maps(scene: Scene, model: MorphableModel, resolution: int) -> Scene:

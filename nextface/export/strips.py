@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nextface.export.files import write_bytes
 from nextface.export.images import as_rgb, encode_linear, encode_srgb, over, png
-from nextface.export.result import scene_of
 from nextface.morphable.model import MorphableModel
 from nextface.photo import Photo
 from nextface.rendering.render import Rendering, render
@@ -61,7 +60,7 @@ def debug_strip(
 ) -> Path:
     """Write `debug/debug{stage}_iter{iteration}_frame{index}.png` below the result folder; the scene may be mid-fit."""
     with torch.no_grad():
-        alone = scene_of(scene, index)
+        alone = scene.select(index)
         transport = Transport.of_head(alone, model, _DIRECTIONS) if self_shadowing else None
         rendering = render(alone, model, transport=transport)
         content = png(strip(photo.image.to(scene.device), rendering))

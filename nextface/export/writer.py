@@ -24,7 +24,7 @@ from nextface.export.images import jpeg, map_pictures, png
 from nextface.export.light import light_exr, light_map, light_png
 from nextface.export.mesh import mtl, obj
 from nextface.export.report import report
-from nextface.export.result import PhotoResult, scene_of, with_maps
+from nextface.export.result import PhotoResult, with_maps
 from nextface.export.strips import strip
 from nextface.export.studio import turntable
 from nextface.rendering.render import to_view
@@ -84,8 +84,8 @@ class _Export:
         self.seconds: dict[str, float] = {}
         self.gif: bytes | None = None
         config, model = reconstruction.config, reconstruction.model.to("cpu")
-        self.scene = with_maps(reconstruction.scene.detached().to("cpu"), model, config.texture_resolution)
-        self.result = PhotoResult(0, scene_of(self.scene, 0), model, reconstruction.config.self_shadowing)
+        self.scene = with_maps(reconstruction.scene.select(0).to("cpu"), model, config.texture_resolution)
+        self.result = PhotoResult(0, self.scene, model, config.self_shadowing)
 
     def run(self, name: str) -> None:
         SUBSETS[name](self)
