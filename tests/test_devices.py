@@ -1,14 +1,9 @@
-"""Every stage on every kind of device: the compiled CPU path is the measure of the others.
-
-`twins` are the plain torch twins on the CPU, `pretended` an accelerator played by the CPU that finds tensors left behind on
-the host, `cuda` a real one where there is one.
-"""
+"""Every stage on every kind of device (tests/devices.py): the compiled CPU path is the measure of the others."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from devices import cuda, pretended, twins
 from PIL import Image
 from pretend_device import PRETEND, PretendDevice
 from synthetic_photo import Portrait, known_scene, portrait_of
 
-from nextface import gpu
 from nextface.config import OptimConfig
 from nextface.export import debug_strip
 from nextface.fitting.maps import fit_maps
@@ -28,7 +23,6 @@ from nextface.fitting.pose import fit_pose, start
 from nextface.fitting.progress import Progress
 from nextface.fitting.statistical import fit_statistical
 from nextface.morphable.model import MorphableModel
-from nextface.rendering.jit import plain_torch
 from nextface.rendering.render import render
 from nextface.scene import Scene
 
@@ -54,25 +48,6 @@ def reached(portrait: Portrait, toy: MorphableModel) -> dict[str, tuple[Scene, S
         after = stage(scene, portrait.observation, toy, CONFIG, Progress(name, 1))
         found[name], scene = (scene, after), after
     return found
-
-
-@contextmanager
-def twins() -> Iterator[str]:
-    with plain_torch():
-        yield "cpu"
-
-
-@contextmanager
-def pretended() -> Iterator[torch.device]:
-    with PretendDevice():
-        yield PRETEND
-
-
-@contextmanager
-def cuda() -> Iterator[str]:
-    if gpu.missing():
-        pytest.skip(gpu.missing())
-    yield "cuda"
 
 
 def drawn(scene: Scene, model: MorphableModel) -> torch.Tensor:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from pretend_device import PRETEND, PretendDevice
+from devices import cuda, pretended, twins
 from scipy.spatial import cKDTree
 
-from nextface import gpu
 from nextface.color import luminance
 from nextface.errors import ConfigError
 from nextface.morphable.model import MorphableModel
@@ -32,7 +30,6 @@ from nextface.prior.fusion import DOMAINS
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import fragments
-from nextface.rendering.jit import plain_torch
 from nextface.rendering.normals import vertex_normals
 from nextface.rendering.render import render, to_view
 from nextface.rendering.sh import irradiance
@@ -79,25 +76,6 @@ def test_the_same_seed_gives_the_same_batches(head, source):
     again.load_state_dict(state)
     resumed = next(again)
     assert torch.equal(resumed.image, third.image) and torch.equal(resumed.identity, third.identity)
-
-
-@contextmanager
-def twins() -> Iterator[str]:
-    with plain_torch():
-        yield "cpu"
-
-
-@contextmanager
-def pretended() -> Iterator[torch.device]:
-    with PretendDevice():
-        yield PRETEND
-
-
-@contextmanager
-def cuda() -> Iterator[str]:
-    if gpu.missing():
-        pytest.skip(gpu.missing())
-    yield "cuda"
 
 
 @pytest.mark.parametrize("on", [twins, pretended, cuda])
