@@ -57,7 +57,8 @@ class VectorQuantizer(nn.Module):
         distance = (wide - chosen.detach()).square().sum(1)
         codes_error = (chosen - wide.detach()).square().mean()
         loss = distance.mean() / latent.shape[1] + CODEBOOK_WEIGHT * codes_error
-        straight_through = chosen.detach() + (wide - wide.detach())
+        # The latent map first: the sum lies in memory as that does, and looked-up codes lie channels last.
+        straight_through = (wide - wide.detach()) + chosen.detach()
         return Quantized(straight_through.to(latent.dtype), indices, distance, loss)
 
     @torch.no_grad()

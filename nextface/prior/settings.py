@@ -168,7 +168,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 SMALL_AUTOENCODER = AutoencoderSettings(
-    image_size=128, width=32, multipliers=(1, 2, 2, 4), res_blocks=1, codes=512, code_channels=64, norm_groups=16
+    image_size=128, width=32, multipliers=(1, 1, 2, 4), res_blocks=1, codes=512, code_channels=64, norm_groups=16
 )
 SMALL_FUSION = FusionSettings(stacks=2, layers=2, heads=4, mask_size=16)
 SMALL_SWAP = SwapSettings(identity_channels=128, sizes=(16, 32, 64))

@@ -102,6 +102,18 @@ class GeneratedFaces:
         self.number = 0
         self._part = (0, 1)
 
+    def anew(self, settings: FacesSettings) -> GeneratedFaces:
+        """The same people drawn with other settings, from the first batch on; heads are not rasterised again.
+
+        Raises ConfigError when the settings say other people.
+        """
+        for name in ("people", "identities", "expressions", "seed"):
+            if getattr(settings, name) != getattr(self.settings, name):
+                raise ConfigError(f"{name} = {getattr(settings, name)} needs other faces than those already made")
+        other = object.__new__(GeneratedFaces)
+        other.__dict__.update(self.__dict__, settings=settings, number=0)
+        return other
+
     @property
     def encoding(self) -> Encoding:
         return self._encoding

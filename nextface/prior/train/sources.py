@@ -81,12 +81,21 @@ def open_source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch
 def open_generator(
     stage: str, settings: TrainSettings, sizes: Sizes, batch: int, device: torch.device
 ) -> GeneratedFaces:
-    """Faces of the open head: photos alone for the stages about identity, else every domain of the stage."""
+    """Faces of the open head."""
+    encoding = Encoding(
+        crop=settings.crop, image_size=sizes.autoencoder.image_size, norm_groups=sizes.autoencoder.norm_groups
+    )
+    model = read_open_head(default_model_folder() / "open_head.h5")
+    return GeneratedFaces(model, faces_of(stage, settings, batch), encoding, device)
+
+
+def faces_of(stage: str, settings: TrainSettings, batch: int) -> FacesSettings:
+    """What the generator draws: photos alone for the stages about identity, else every domain of the stage."""
     paired = stage in PAIRED
     weights = {"shared": 0.4} | ({} if paired else dict.fromkeys(DOMAINS[1:], 0.15))
     if settings.domain:
         weights = {"shared": 0.5, settings.domain: 0.5}
-    faces = FacesSettings(
+    return FacesSettings(
         batch=batch,
         crops_per_face=1 if paired else 2,
         weights=tuple(weights.get(domain, 0.0) for domain in DOMAINS),
@@ -94,10 +103,6 @@ def open_generator(
         corrupted=stage == "denoise",
         seed=settings.seed,
     )
-    encoding = Encoding(
-        crop=settings.crop, image_size=sizes.autoencoder.image_size, norm_groups=sizes.autoencoder.norm_groups
-    )
-    return GeneratedFaces(read_open_head(default_model_folder() / "open_head.h5"), faces, encoding, device)
 
 
 def open_folders(stage: str, settings: TrainSettings, encoding: Encoding, batch: int) -> FolderSource:
