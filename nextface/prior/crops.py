@@ -31,6 +31,11 @@ WINDOWS = {"tight": (256.0, 286.0, 312.0), "ffhq": (256.0, 256.0, 512.0)}
 """Part of FFHQ's crop that each kind of crop shows: x and y of its centre, its side. "tight" reaches from the forehead to
 below the chin: skin fills two thirds of it, of FFHQ's own crop a third at most."""
 
+YAWS = (0.0, 42.0, -42.0)
+"""The views of a head: frontal, from the subject's right, from its left; degrees by which it is turned towards the crop's right."""
+DISTANCE_MM = 900.0
+"""From the camera to the head in its views: a portrait's."""
+
 EDGE = 1.0 / 32.0
 """Width of the band inside a mask's edge that does not count, as a share of the crop's side."""
 

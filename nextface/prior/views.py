@@ -14,8 +14,7 @@ from torch import Tensor
 
 from nextface.errors import InputError
 from nextface.morphable.model import MorphableModel
-from nextface.prior.crops import alignment, model_points, seen_in_crop
-from nextface.prior.data.heads import DISTANCE_MM, YAWS
+from nextface.prior.crops import DISTANCE_MM, YAWS, alignment, model_points, seen_in_crop
 from nextface.prior.encoding import slopes
 from nextface.prior.resampler import Resampler
 from nextface.rendering.backend import rasterizer_for

@@ -15,8 +15,9 @@ from nextface.errors import ConfigError
 from nextface.morphable.model import MorphableModel
 from nextface.morphable.open_head import read_open_head
 from nextface.paths import default_model_folder
+from nextface.prior.crops import YAWS
 from nextface.prior.data.faces import FaceDrawer, Faces
-from nextface.prior.data.heads import BANDS, YAWS, Heads, bent, crop_scene, draw_expression, draw_shape, see
+from nextface.prior.data.heads import BANDS, Heads, bent, crop_scene, draw_expression, draw_shape, see
 from nextface.prior.data.lights import draw_lights, environments
 from nextface.prior.data.mending import Chances, corrupted, random_masks
 from nextface.prior.data.noise import SIDE, NoiseVolume, look_up, look_up_torch

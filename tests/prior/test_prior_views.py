@@ -14,8 +14,7 @@ from nextface.errors import InputError
 from nextface.morphable import load_model
 from nextface.morphable.model import MorphableModel
 from nextface.paths import default_model_folder
-from nextface.prior.crops import TEMPLATE, TEMPLATE_SIZE, WINDOWS, model_points
-from nextface.prior.data.heads import YAWS
+from nextface.prior.crops import TEMPLATE, TEMPLATE_SIZE, WINDOWS, YAWS, model_points
 from nextface.prior.views import CropViews, map_resolution
 from nextface.rendering.bake import bake
 from nextface.rendering.camera import Camera

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nextface.morphable.model import MorphableModel
-from nextface.prior.crops import Similarity, alignment, model_points, seen_in_crop
+from nextface.prior.crops import DISTANCE_MM, YAWS, Similarity, alignment, model_points, seen_in_crop
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
 from nextface.rendering.fragments import fragments
@@ -24,10 +24,8 @@ from nextface.scene import Scene
 
 BANDS = 7
 """Of the light that heads are prepared for."""
-YAWS = (0.0, 42.0, -42.0)
-"""Frontal, from the subject's right, from its left; degrees by which the head is turned towards the photo's right."""
 YAW_SPREAD, PITCH_SPREAD = 9.0, 6.0
-DISTANCE_MM, DISTANCE_SPREAD = 900.0, 0.35
+DISTANCE_SPREAD = 0.35
 _SHIFT, _ZOOM, _ROLL = 0.02, 0.04, 3.0
 """Spreads of how a detector's crops differ from the model's own: share of the side, logarithm of the size, degrees."""
 SHAPE_SPREAD, SHAPE_LIMIT = 0.9, 2.5

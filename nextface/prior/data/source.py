@@ -11,9 +11,9 @@ from torch import Tensor
 from nextface.errors import ConfigError
 from nextface.morphable.model import MorphableModel
 from nextface.prior.batch import Batch
-from nextface.prior.crops import masked
+from nextface.prior.crops import YAWS, masked
 from nextface.prior.data.faces import FaceDrawer
-from nextface.prior.data.heads import BANDS, YAWS, Heads
+from nextface.prior.data.heads import BANDS, Heads
 from nextface.prior.data.lights import draw_lights
 from nextface.prior.data.mending import Chances, corrupted, photographed, random_masks
 from nextface.prior.data.noise import NoiseVolume
