@@ -88,6 +88,15 @@ class LaplacianTexture:
 MAP_CHANNELS = {"diffuse": 3, "specular": 1, "roughness": 1, "normal": 2}
 
 
+def channels() -> dict[str, slice]:
+    """Of stacked maps, by domain."""
+    found, first = {}, 0
+    for name, count in MAP_CHANNELS.items():
+        found[name] = slice(first, first + count)
+        first += count
+    return found
+
+
 @dataclass
 class SkinMaps:
     """The optimised skin. Values outside their range may occur inside the loop; `images` clamps them.

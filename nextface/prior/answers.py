@@ -13,7 +13,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.prior.crops import masked, trusted
 from nextface.prior.projection import Projection
 from nextface.prior.views import CropViews
-from nextface.textures import MAP_CHANNELS, LaplacianTexture, resized, upsample
+from nextface.textures import LaplacianTexture, resized, upsample
 
 SKIN = ("skin", "lips", "eyebrows")
 """Regions that the prior has a say in."""
@@ -28,15 +28,6 @@ _REACH = 1.0 / 64.0
 _OWN_TONE = ("diffuse",)
 """Domains whose answers get the photo's tone."""
 _GAINS = (0.5, 2.0)
-
-
-def channels() -> dict[str, slice]:
-    """Of stacked maps, by domain."""
-    found, first = {}, 0
-    for name, count in MAP_CHANNELS.items():
-        found[name] = slice(first, first + count)
-        first += count
-    return found
 
 
 @dataclass(frozen=True)
@@ -81,15 +72,11 @@ class Answers:
 
     def encoded(self, domain: str, crops: Tensor) -> Tensor:
         """One domain of crops of the maps as the network sees it. [N, 7, S, S] -> [N, 3, S, S] in -1…1"""
-        values = crops[:, channels()[domain]]
-        if domain == "normal":
-            values = self.views.normals(values)
-        return self.projection.encoding.encode(domain, values)
+        return self.views.encoded(self.projection.encoding, domain, crops)
 
     def decoded(self, domain: str, encoded: Tensor) -> Tensor:
         """The inverse of `encoded`. [N, 3, S, S] -> [N, C, S, S]"""
-        values = self.projection.encoding.decode(domain, encoded)
-        return self.views.slopes(values) if domain == "normal" else values
+        return self.views.decoded(self.projection.encoding, domain, encoded)
 
     def ask(self, domain: str, crop: Tensor, generator: torch.Generator) -> Tensor:
         """The projection of encoded crops; the crops themselves where the network is not asked. [N, 3, S, S]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from nextface.prior.answers import Answers, channels
+from nextface.prior.answers import Answers
 from nextface.rendering.bake import fill
-from nextface.textures import MAP_CHANNELS, LaplacianTexture, resized
+from nextface.textures import MAP_CHANNELS, LaplacianTexture, channels, resized
 
 STRENGTH = 0.1
 """Of a pull at weight 1, as a share of the photo's own gradient when the stage began. That fades as the photo is met; measured

@@ -15,7 +15,7 @@ from torch import Tensor
 from nextface.errors import InputError
 from nextface.morphable.model import MorphableModel
 from nextface.prior.crops import DISTANCE_MM, YAWS, alignment, model_points, seen_in_crop
-from nextface.prior.encoding import slopes
+from nextface.prior.encoding import Encoding, slopes
 from nextface.prior.resampler import Resampler
 from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
@@ -25,7 +25,7 @@ from nextface.rendering.render import to_view, viewing_directions
 from nextface.rendering.tangents import PixelFrames, pixel_frames
 from nextface.rendering.texture import taps
 from nextface.scene import Scene
-from nextface.textures import COARSEST
+from nextface.textures import COARSEST, channels
 
 _SAMPLES = 3
 """Rays along each side of a crop's pixel."""
@@ -62,7 +62,7 @@ class CropViews:
         mean over its covered part of the map, looked up bilinearly. Raises InputError.
         """
         with torch.no_grad():
-            seen = _crop_scenes(scene, model, crop, size, yaws)
+            seen = crop_scenes(scene, model, crop, size, yaws)
             camera, vertices = Camera.of(seen), seen.vertices_camera(model)
             resolution = map_resolution(size)
             pixels = rasterizer_for(vertices.device).visible_triangles(vertices, model.triangles, camera)
@@ -132,6 +132,16 @@ class CropViews:
         pixels = self.pixels.pixels
         return _channels_first(pixels.unpack(slopes(pixels.pack(normals.movedim(1, -1)), self.frames)))
 
+    def encoded(self, encoding: Encoding, domain: str, crops: Tensor) -> Tensor:
+        """One domain of crops of the maps as networks see it, whatever off the head. [N, 7, S, S] -> [N, 3, S, S] in -1…1"""
+        values = crops[:, channels()[domain]]
+        return encoding.encode(domain, self.normals(values) if domain == "normal" else values)
+
+    def decoded(self, encoding: Encoding, domain: str, encoded: Tensor) -> Tensor:
+        """The inverse of `encoded`. [N, 3, S, S] -> [N, C, S, S]"""
+        values = encoding.decode(domain, encoded)
+        return self.slopes(values) if domain == "normal" else values
+
 
 _LEAST = 1e-6
 """Weight, in pixels of a crop, below which a texel counts as not shown."""
@@ -145,8 +155,8 @@ def map_resolution(size: int) -> int:
     return COARSEST * 2 ** max(0, math.ceil(math.log2(2 * size / COARSEST)))
 
 
-def _crop_scenes(scene: Scene, model: MorphableModel, crop: str, size: int, yaws: tuple[float, ...]) -> Scene:
-    """The head of one scene once per view, each as its crop sees it."""
+def crop_scenes(scene: Scene, model: MorphableModel, crop: str, size: int, yaws: tuple[float, ...]) -> Scene:
+    """The head of one scene once per view, each as its crop sees it; without its maps. The parameters are those of `CropViews.of`."""
     count = len(yaws)
     turns = torch.tensor([[0.0, math.radians(yaw), 0.0] for yaw in yaws]).to(scene.rotation)
     place = scene.translation.new_tensor([[0.0, 0.0, DISTANCE_MM]])

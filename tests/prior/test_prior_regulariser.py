@@ -14,14 +14,14 @@ from torch import Tensor
 
 from nextface.errors import ConfigError, InputError
 from nextface.morphable.model import MorphableModel
-from nextface.prior.answers import Answers, _Draw, channels
+from nextface.prior.answers import Answers, _Draw
 from nextface.prior.checkpoint import save_weights
 from nextface.prior.projection import PUBLISHED_ENCODING, Projection
 from nextface.prior.regulariser import STRENGTH, Regulariser, pulled
 from nextface.prior.settings import AutoencoderSettings
 from nextface.prior.views import CropViews
 from nextface.rendering.skin import statistical_maps
-from nextface.textures import MAP_CHANNELS, LaplacianTexture, resized
+from nextface.textures import MAP_CHANNELS, LaplacianTexture, channels, resized
 
 ALL = dict.fromkeys(MAP_CHANNELS, 1.0)
 CPU = torch.device("cpu")

@@ -128,9 +128,9 @@ def test_pixels_across_an_edge_are_not_steady(views: CropViews):
 
 
 def test_crops_are_aligned_by_the_points_of_the_training(scene: Scene, head: MorphableModel):
-    from nextface.prior.views import _crop_scenes
+    from nextface.prior.views import crop_scenes
 
-    seen = _crop_scenes(scene, head, "tight", 64, YAWS)
+    seen = crop_scenes(scene, head, "tight", 64, YAWS)
     points = model_points(head, seen.vertices_camera(head), Camera.of(seen))
     x, y, side = WINDOWS["tight"]
     wanted = (torch.tensor(TEMPLATE) - torch.tensor([x, y]) + side / 2.0) * 64.0 / side

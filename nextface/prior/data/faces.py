@@ -108,7 +108,7 @@ class FaceDrawer:
         white = incoming(in_view, lights, image, shadow).unflatten(0, (count, pixels)) / math.pi
         covered = (views.triangle >= 0).float()
         own = own * covered
-        gain = _gain(colour, own, exposure, balance)[:, None]
+        gain = metered(colour, own, exposure, balance)[:, None]
         colour, white = colour * gain, white * gain
         size = self.heads.size
 
@@ -149,9 +149,12 @@ class FaceDrawer:
         return self._at_pixels(views, lit_share(unshadowed, change), self.triangles)
 
 
-def _gain(colour: Tensor, skin: Tensor, exposure: Tensor, balance: Tensor) -> Tensor:
-    """Gains of the channels: the meter corrects for the skin in part. colour: [B, P, 3]; skin: [B, P] -> [B, 3]"""
+def metered(colour: Tensor, skin: Tensor, exposure: Tensor, balance: Tensor) -> Tensor:
+    """Gains of the channels: the camera's meter corrects for the skin in part.
+
+    colour: linear, [B, P, 3]; skin: its share, [B, P]; exposure, balance: as in `FaceDrawer.draw` -> [B, 3]
+    """
     mean = (luminance(colour) * skin).sum(1) / skin.sum(1).clamp_min(1.0)
-    metered = exposure + _METERED * torch.log(_GREY / mean.clamp_min(1e-3))
+    level = exposure + _METERED * torch.log(_GREY / mean.clamp_min(1e-3))
     red, blue = balance.unbind(1)
-    return torch.stack([metered + red, metered, metered + blue], 1).exp()
+    return torch.stack([level + red, level, level + blue], 1).exp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import roma
@@ -87,11 +88,8 @@ class Heads:
         model: on the device that the bank is for; generator: of the CPU
         """
         shadows, normals, views = [], [], []
-        for _ in range(identities):
-            shape = draw_shape(model, generator)
-            for _ in range(expressions):
-                expression = draw_expression(model, generator)
-                scenes = [crop_scene(model, shape, expression, yaw, crop, size, generator) for yaw in YAWS]
+        for _, seen in draw_heads(model, identities, expressions, crop, size, generator):
+            for scenes in seen:
                 transport = Transport.of_head(scenes[0], model, COARSE_DIRECTIONS)
                 shadows.append(transport.irradiance[0].half())
                 normals.append(transport.normals[0].half())
@@ -102,6 +100,18 @@ class Heads:
     def row(self, identity: Tensor, expression: Tensor, view: Tensor) -> Tensor:
         """Of `views`. int64 [B] each"""
         return (identity * self.expressions + expression) * len(YAWS) + view
+
+
+def draw_heads(
+    model: MorphableModel, identities: int, expressions: int, crop: str, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, list[list[Scene]]]]:
+    """The heads of a bank one by one, not yet rasterised: the shape, [1, Ks], and for each expression the scenes of YAWS."""
+    for _ in range(identities):
+        shape, seen = draw_shape(model, generator), []
+        for _ in range(expressions):
+            expression = draw_expression(model, generator)
+            seen.append([crop_scene(model, shape, expression, yaw, crop, size, generator) for yaw in YAWS])
+        yield shape, seen
 
 
 def draw_shape(model: MorphableModel, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from nextface.prior.data.heads import BANDS, Heads
 from nextface.prior.data.lights import draw_lights
 from nextface.prior.data.mending import Chances, corrupted, photographed, random_masks
 from nextface.prior.data.noise import NoiseVolume
-from nextface.prior.data.people import draw_people
+from nextface.prior.data.people import People, draw_people
 from nextface.prior.data.zones import FaceZones
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
@@ -90,15 +90,12 @@ class GeneratedFaces:
         """model: the open head, or another with its regions and "mediapipe" landmarks"""
         self._encoding, self.settings = encoding, settings
         generator = torch.Generator().manual_seed(settings.seed)
-        model = model.to("cpu")
-        zones = FaceZones.of(model)
-        noise = NoiseVolume.make(generator, device)
-        self.people = draw_people(settings.people, zones, generator).to(device)
+        zones, noise, self.people = draw_population(model, settings, generator, device)
         moved = model.to(device)
         heads = Heads.make(
             moved, settings.identities, settings.expressions, encoding.crop, encoding.image_size, generator
         )
-        self.drawer = FaceDrawer.of(heads, zones.to(device), noise, moved)
+        self.drawer = FaceDrawer.of(heads, zones, noise, moved)
         self.number = 0
         self._part = (0, 1)
 
@@ -208,6 +205,16 @@ class GeneratedFaces:
         normals = (wanted == DOMAINS.index("normal")).to(device)
         flat = [_mirrored(part, flip, normals).flatten(0, 1) for part in (images, masks)]
         return flat[0], flat[1], None if worse is None else _mirrored(worse, flip, normals).flatten(0, 1)
+
+
+def draw_population(
+    model: MorphableModel, settings: FacesSettings, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> tuple[FaceZones, NoiseVolume, People]:
+    """What skin is made of, and all persons. generator: seeded with `settings.seed`; their heads are drawn next from it"""
+    zones = FaceZones.of(model.to("cpu"))
+    noise = NoiseVolume.make(generator, device)
+    people = draw_people(settings.people, zones, generator)
+    return zones.to(device), noise, people.to(device)
 
 
 def _mirrored(crops: Tensor, flip: Tensor, normals: Tensor) -> Tensor:
