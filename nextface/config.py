@@ -128,6 +128,11 @@ class OptimConfig(IniSettings):
         "prior",
         "file of the reflectance prior, as train-prior writes it; empty = the shipped one, where there is one",
     )
+    identity_checkpoint: str = setting(
+        "",
+        "prior",
+        "file of a network that tells faces apart: ArcFace (IResNet-100) or one of train-prior; empty = the prior's own",
+    )
     prior_mode: str = setting(
         "uv",
         "prior",

@@ -6,30 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from toy_prior import TOY, TOY_FUSION, TOY_IDENTITY, TOY_SWAP
 
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
 from nextface.prior.autoencoder import VQAutoencoder
 from nextface.prior.checkpoint import save_weights
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import FusedAutoencoder
-from nextface.prior.settings import AutoencoderSettings, FusionSettings
 from nextface.prior.train.sizes import Sizes
 
-SIZE = 32
-ENCODING = Encoding(image_size=SIZE, norm_groups=4)
-SIZES = Sizes(
-    autoencoder=AutoencoderSettings(
-        image_size=SIZE,
-        width=8,
-        multipliers=(1, 2),
-        res_blocks=1,
-        attention_sizes=(16,),
-        codes=12,
-        code_channels=6,
-        norm_groups=4,
-    ),
-    fusion=FusionSettings(stacks=1, layers=2, heads=2, window=4, mlp_ratio=2, mask_size=16),
-)
+SIZE = TOY.image_size
+ENCODING = Encoding(image_size=SIZE, norm_groups=TOY.norm_groups)
+SIZES = Sizes(TOY, TOY_FUSION, TOY_SWAP, TOY_IDENTITY)
 _FACE = {
     (36, 37, 38, 39, 40, 41): (-31, 10),
     (42, 43, 44, 45, 46, 47): (31, 10),

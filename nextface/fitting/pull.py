@@ -78,6 +78,9 @@ class Pull:
         projection = _read(path, _stamp(path), str(scene.device))
         if projection is None:
             return None
+        weights = _followed(config, projection)
+        if not any(weights.values()):
+            return None
         from nextface.prior.views import CropViews
 
         crop, size, photos = projection.encoding.crop, projection.encoding.image_size, range(scene.batch)
@@ -86,7 +89,7 @@ class Pull:
         except NextfaceError as error:
             log.warning(_WITHOUT, error)
             return None
-        domains = sum(weight > 0.0 for weight in prior_weights(config).values())
+        domains = sum(weight > 0.0 for weight in weights.values())
         seconds = projection.seconds * domains * sum(each.count for each in views)
         log.log(
             logging.WARNING if seconds * refreshes > _LONG else logging.INFO,
@@ -115,7 +118,7 @@ class Pull:
         from nextface.prior.answers import Answers
         from nextface.prior.regulariser import Regulariser
 
-        weights, config = prior_weights(self.config), self.config
+        weights, config = _followed(self.config, self.projection), self.config
         seen = self.surface.shown(weight, self.views[0].resolution)
         pulls = []
         for row, views in enumerate(self.views):
@@ -124,6 +127,11 @@ class Pull:
             pull.begin([level.detach()[row] for level in levels], [gradient[row] for gradient in gradients])
             pulls.append(pull)
         return pulls
+
+
+def _followed(config: OptimConfig, projection: Projection) -> dict[str, float]:
+    """The settings' weights, less the domains that the prior's file leaves out."""
+    return {name: weight * projection.weights[name] for name, weight in prior_weights(config).items()}
 
 
 def _asks(number: int, config: OptimConfig) -> bool:
@@ -147,7 +155,13 @@ def _read(path: Path, stamp: tuple[int, int], device: str) -> Projection | None:
     from nextface.prior.projection import Projection
 
     try:
-        return Projection.read(path, torch.device(device))
+        projection = Projection.read(path, torch.device(device))
     except NextfaceError as error:
         log.warning(_WITHOUT, error)
         return None
+    left_out = [name for name, weight in projection.weights.items() if weight == 0.0]
+    if left_out:
+        log.info(
+            "the prior %s has no say in %s: its answers there are not nearer to the truth", path, ", ".join(left_out)
+        )
+    return projection

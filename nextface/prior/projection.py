@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from nextface.prior.autoencoder import CodebookNet
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS, FusedNet
 from nextface.prior.train.sizes import PRESETS, Checkpoint
+from nextface.textures import MAP_CHANNELS
 
 NETWORKS = ("FusedAutoencoder", "FusedSwapper", "VQAutoencoder", "Swapper")
 PUBLISHED_ENCODING = Encoding(
@@ -37,11 +39,13 @@ class Projection:
 
     net:     on its device, in evaluation; encoding: how crops reach it
     seconds: that one crop takes
+    weights: by domain, how far its answers are to be followed, 0…1: 0 where they are known to lead away from the truth
     """
 
     net: CodebookNet
     encoding: Encoding
     seconds: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MAP_CHANNELS, 1.0))
 
     def __call__(self, crops: Tensor) -> Tensor:
         """Encoded crops, mid-grey where unknown, to what the codes say of them. `[N, 3, S, S]` in about -1…1"""
@@ -58,7 +62,12 @@ class Projection:
     def read(cls, path: Path, device: torch.device) -> Projection:
         """From a checkpoint of `NETWORKS`; those of the public code are taken as `PUBLISHED_ENCODING`. Raises InputError,
         ConfigError."""
-        checkpoint = Checkpoint.read(path)
+        return cls.of(Checkpoint.read(path), device)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: torch.device) -> Projection:
+        """`read` for a file already read."""
+        path = checkpoint.path
         net = cast(CodebookNet, checkpoint.build(NETWORKS, PRESETS["published"]))
         net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         notes = checkpoint.notes.get("encoding")
@@ -68,7 +77,8 @@ class Projection:
                 f"{path}: its network is for crops of {net.settings.image_size} pixels, but its encoding says "
                 f"{encoding.image_size}; train or export it again"
             )
-        return cls(net.requires_grad_(False), encoding).timed(device)
+        weights = dict.fromkeys(MAP_CHANNELS, 1.0) | _weights(checkpoint)
+        return cls(net.requires_grad_(False), encoding, weights=weights).timed(device)
 
     def timed(self, device: torch.device) -> Projection:
         """The same with its `seconds` measured on one crop, a second one where the first, which also warms up, was quick."""
@@ -81,3 +91,16 @@ class Projection:
             if seconds > _SLOW:
                 break
         return replace(self, seconds=seconds)
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, float]:
+    """What a checkpoint says of its domains. Raises InputError."""
+    told = checkpoint.notes.get("weights", {})
+    if not isinstance(told, dict) or any(
+        name not in MAP_CHANNELS or not isinstance(weight, (int, float)) or not 0.0 <= weight <= 1.0
+        for name, weight in told.items()
+    ):
+        raise InputError(
+            f"{checkpoint.path}: its weights {told!r} are no numbers of 0…1 for {', '.join(MAP_CHANNELS)}; pack it again"
+        )
+    return {name: float(weight) for name, weight in told.items()}

@@ -81,6 +81,10 @@ def read_sizes(name: str) -> Sizes:
     return Sizes.from_notes(notes, name)
 
 
+BESIDE = ("identity.", "templates.")
+"""Beginnings of the keys that a whole prior's file has beside those of its network (`nextface.prior.bundle`)."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights of one network in a file.
@@ -88,6 +92,7 @@ class Checkpoint:
     network: name of its class, a key of NETWORKS
     sizes:   that the file was made with; None in files of other origin
     notes:   metadata, empty in files of other origin
+    beside:  what else the file holds, by keys that begin with one of BESIDE
     """
 
     path: Path
@@ -95,14 +100,17 @@ class Checkpoint:
     network: str
     sizes: Sizes | None
     notes: dict[str, Any]
+    beside: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
         """Raises InputError."""
-        weights, notes = read_weights(path), dict(read_notes(path))
+        content, notes = read_weights(path), dict(read_notes(path))
+        beside = {key: each for key, each in content.items() if key.startswith(BESIDE)}
+        weights = {key: each for key, each in content.items() if key not in beside}
         told = notes.get("sizes")
         sizes = Sizes.from_notes(told, path) if isinstance(told, dict) else None
-        return cls(path, weights, _kind(path, weights), sizes, notes)
+        return cls(path, weights, _kind(path, weights), sizes, notes, beside)
 
     def build(self, kinds: tuple[str, ...], fallback: Sizes) -> nn.Module:
         """The network with its weights.
