@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 COARSEST = 16
+RELIEF_FROM = 64
+"""Side of the levels that a normal map has: coarser structure of the surface is the mesh's."""
 
 _STRIP = 1 << 20
 """Texels that are worked on at once where a step would hold several temporaries of a whole map."""

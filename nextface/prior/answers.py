@@ -30,6 +30,15 @@ _OWN_TONE = ("diffuse",)
 _GAINS = (0.5, 2.0)
 
 
+def pixel_weight(views: CropViews, model: MorphableModel, known: Tensor) -> Tensor:
+    """How far each pixel of the views counts, 0…1: skin inside of what is known, less at grazing angles.
+
+    known: 1 or 0, [N, 1, S, S] -> [N, 1, S, S]
+    """
+    skin = views.draw(torch.stack([model.regions[name] for name in SKIN], 1).sum(1, keepdim=True)).clamp(0.0, 1.0)
+    return trusted(known) * skin * views.steady * views.facing.clamp_min(0.0) ** _FACING_POWER
+
+
 @dataclass(frozen=True)
 class Answers:
     """Asks the network about one head's maps, stacked to seven channels as in `MAP_CHANNELS`. S: side of the crops.
@@ -56,8 +65,7 @@ class Answers:
         """seen: how far the photo showed each texel of the maps, 0…1. [T, T, 1]"""
         seen = resized(seen[None], views.resolution)[0]
         known = views.covered * (views.crops(seen) > 0.5)
-        skin = views.draw(torch.stack([model.regions[name] for name in SKIN], 1).sum(1, keepdim=True)).clamp(0.0, 1.0)
-        weight = trusted(known) * skin * views.steady * views.facing.clamp_min(0.0) ** _FACING_POWER
+        weight = pixel_weight(views, model, known)
         enough = weight.mean((1, 2, 3)) >= _ENOUGH
         weight = weight * enough[:, None, None, None]
         _, share = views.maps(torch.zeros_like(weight), weight)
