@@ -35,7 +35,10 @@ class TrainSettings(IniSettings):
     generated: float = weight(
         0.0, "data", "share of the rows that the face generator makes beside folders; without folders it makes all"
     )
-    crop: str = setting("tight", "data", "alignment of the crops in the folders", choices=("tight", "ffhq"))
+    crop: str = setting(
+        "tight", "data", "what is seen of a head: crops aligned like the folders', or one picture of its surface laid out (docs/prior.md)",
+        choices=("tight", "ffhq", "cylinder", "unwrap"),
+    )  # fmt: skip
     masked: float = setting(
         0.5, "data", "share of the folders' crops that get a random mask filled with mid-grey", minimum=0.0, maximum=1.0
     )

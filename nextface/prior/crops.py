@@ -30,6 +30,8 @@ TEMPLATE_SIZE = 512.0
 WINDOWS = {"tight": (256.0, 286.0, 312.0), "ffhq": (256.0, 256.0, 512.0)}
 """Part of FFHQ's crop that each kind of crop shows: x and y of its centre, its side. "tight" reaches from the forehead to
 below the chin: skin fills two thirds of it, of FFHQ's own crop a third at most."""
+LAYOUTS = ("cylinder", "unwrap")
+"""Pictures of a head that no photo can be cut to, since they need its shape (`nextface.prior.layouts`)."""
 
 YAWS = (0.0, 42.0, -42.0)
 """The views of a head: frontal, from the subject's right, from its left; degrees by which it is turned towards the crop's right."""
@@ -101,6 +103,11 @@ def alignment(points: Tensor, crop: str, size: int) -> Similarity:
 
     points: of `five_points`, [B, 5, 2]; crop: a name of WINDOWS; size: side of the crop, pixels. Raises ConfigError.
     """
+    if crop in LAYOUTS:
+        raise ConfigError(
+            f"a photo cannot be cut to the layout {crop!r}, for which the head's shape must be known: such a prior serves "
+            f"the maps stage (priorCheckpoint); for photos take one trained with crop = {' or '.join(WINDOWS)}"
+        )
     if crop not in WINDOWS:
         raise ConfigError(f"there is no crop {crop!r}: choose one of {', '.join(sorted(WINDOWS))}")
     x, y, side = WINDOWS[crop]

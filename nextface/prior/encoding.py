@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from nextface.color import linear_to_srgb, srgb_to_linear
 from nextface.errors import ConfigError, InputError
-from nextface.prior.crops import WINDOWS
+from nextface.prior.crops import LAYOUTS, WINDOWS
 from nextface.prior.fusion import DOMAINS
 from nextface.rendering.tangents import PixelFrames
 
@@ -27,7 +27,7 @@ class Encoding:
     Photos ("shared") and diffuse albedo are sRGB; specular weight and roughness linear, grey, their range stretched to
     -1…1; normals are unit vectors in the head's frame (model axes). Mid-grey, 0, is unknown.
 
-    crop:         alignment of the crops, a name of `crops.WINDOWS`
+    crop:         what the crops show, a name of `crops.WINDOWS` or `crops.LAYOUTS`
     image_size:   side of the crops, pixels
     specular, roughness: the range of values that becomes -1…1; what lies outside is cut off
     norm_groups:  of the networks
@@ -43,8 +43,8 @@ class Encoding:
     noise_floor: tuple[float, ...] = (0.0,) * len(DOMAINS)
 
     def __post_init__(self) -> None:
-        if self.crop not in WINDOWS:
-            raise ConfigError(f"there is no crop {self.crop!r}: choose one of {', '.join(sorted(WINDOWS))}")
+        if self.crop not in (*WINDOWS, *LAYOUTS):
+            raise ConfigError(f"there is no crop {self.crop!r}: choose one of {', '.join((*WINDOWS, *LAYOUTS))}")
         if self.image_size < 1 or self.norm_groups < 1:
             raise ConfigError(f"image_size and norm_groups must be positive: {self}")
         for name in ("specular", "roughness"):

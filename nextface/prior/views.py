@@ -1,7 +1,7 @@
 """Skin maps seen in aligned crops of their head, and crops brought back to maps.
 
 The crops are those that the prior was trained on: the head turned to the front and to both sides, before a camera at the
-distance of a portrait. All of it is linear in the maps, and fixed once the head's shape is.
+distance of a portrait, or its surface laid out in one picture. All of it is linear in the maps, and fixed once the head's shape is.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from torch import Tensor
 
 from nextface.errors import InputError
 from nextface.morphable.model import MorphableModel
-from nextface.prior.crops import DISTANCE_MM, YAWS, alignment, model_points, seen_in_crop
+from nextface.prior.crops import DISTANCE_MM, LAYOUTS, YAWS, alignment, model_points, seen_in_crop
 from nextface.prior.encoding import Encoding, slopes
+from nextface.prior.layouts import Placed, laid_out
 from nextface.prior.resampler import Resampler
-from nextface.rendering.backend import rasterizer_for
 from nextface.rendering.camera import Camera
-from nextface.rendering.fragments import Fragments, fragments, interpolate
-from nextface.rendering.normals import vertex_normals
-from nextface.rendering.render import to_view, viewing_directions
-from nextface.rendering.tangents import PixelFrames, pixel_frames
+from nextface.rendering.fragments import Fragments, interpolate
+from nextface.rendering.tangents import PixelFrames
 from nextface.rendering.texture import taps
 from nextface.scene import Scene
 from nextface.textures import COARSEST, channels
@@ -41,7 +39,7 @@ class CropViews:
     resolution: R of the maps that the crops are drawn from; their texels are about as large as a crop's pixels or smaller
     pixels:     the crops' covered pixels, by the head that their centres see
     frames:     of the mesh at them, model axes
-    facing:     cosine to the viewer, 0 where nothing is covered. [N, 1, S, S]
+    facing:     `Placed.facing`: cosine to the viewer, or how little the surface is squeezed; 0 where nothing is covered. [N, 1, S, S]
     steady:     1 where a pixel sees one place of the map, 0 where it mixes what an edge hides with what it shows. [N, 1, S, S]
     resampler:  maps [R², C] to crops [N·S², C]; rows of covered pixels sum to 1, others are 0
     """
@@ -58,23 +56,22 @@ class CropViews:
     def of(cls, scene: Scene, model: MorphableModel, crop: str, size: int, yaws: tuple[float, ...] = YAWS) -> CropViews:
         """The views of one scene's head, with its expression.
 
-        crop: a name of `crops.WINDOWS`; yaws: degrees by which the head is turned towards the right of the crop. A pixel is the
-        mean over its covered part of the map, looked up bilinearly. Raises InputError.
+        crop: a name of `crops.WINDOWS` or `crops.LAYOUTS`; yaws: degrees by which the head is turned towards the right of the crop,
+        of no meaning to a layout, which has one view. A pixel is the mean over its covered part of the map, looked up bilinearly.
+        Raises InputError.
         """
         with torch.no_grad():
-            seen = crop_scenes(scene, model, crop, size, yaws)
-            camera, vertices = Camera.of(seen), seen.vertices_camera(model)
-            resolution = map_resolution(size)
-            pixels = rasterizer_for(vertices.device).visible_triangles(vertices, model.triangles, camera)
-            covered = fragments(vertices, model.triangles, pixels, camera)
-            turn = seen.head_rotation()
-            in_model = to_view(vertices) @ turn
-            frames = pixel_frames(covered, in_model, vertex_normals(in_model, model.triangles), model)
-            to_viewer = (turn.mT[pixels.image] @ viewing_directions(pixels, camera)[..., None])[..., 0]
-            facing = (frames.normal * to_viewer).sum(-1, keepdim=True)
-            entries = [_rays(number, camera, vertices, model, resolution) for number in range(len(yaws))]
+            if crop in LAYOUTS:
+                placed = laid_out(crop, scene.vertices_model(model), model, size)
+            else:
+                placed = Placed.of(crop_scenes(scene, model, crop, size, yaws), model)
+            count, resolution = len(placed.vertices), map_resolution(size)
+            covered = placed.seen(model)
+            frames = placed.frames(covered, model)
+            facing = placed.facing(covered, frames)
+            entries = [_rays(number, placed, model, resolution) for number in range(count)]
             row, texel, weight = (torch.cat(part) for part in zip(*entries, strict=True))
-            shape = (len(yaws) * size * size, resolution * resolution)
+            shape = (count * size * size, resolution * resolution)
             resampler = Resampler.averaging(row, texel, weight, shape)
             steady = (_spread(resampler, resolution) < _STEADY).float()
             return cls(
@@ -82,8 +79,8 @@ class CropViews:
                 resolution=resolution,
                 pixels=covered,
                 frames=frames,
-                facing=_channels_first(pixels.unpack(facing)),
-                steady=steady.view(len(yaws), 1, size, size),
+                facing=_channels_first(covered.pixels.unpack(facing)),
+                steady=steady.view(count, 1, size, size),
                 resampler=resampler,
             )
 
@@ -175,11 +172,11 @@ def crop_scenes(scene: Scene, model: MorphableModel, crop: str, size: int, yaws:
         maps=None,
         sizes=(),
     )
-    points = _five_points(model, turned.vertices_camera(model), Camera.of(turned))
+    points = head_points(model, turned.vertices_camera(model), Camera.of(turned))
     return seen_in_crop(turned, alignment(points, crop, size), size)
 
 
-def _five_points(model: MorphableModel, vertices: Tensor, camera: Camera) -> Tensor:
+def head_points(model: MorphableModel, vertices: Tensor, camera: Camera) -> Tensor:
     """The points that crops are aligned by, from the landmarks of the training where the model has them. [N, 5, 2]"""
     reason = "it has no landmarks"
     for convention in sorted(model.landmarks, key=lambda name: (name != "mediapipe", name)):
@@ -190,15 +187,10 @@ def _five_points(model: MorphableModel, vertices: Tensor, camera: Camera) -> Ten
     raise InputError(f"the model {model.name!r} has no points by which crops are aligned: {reason}")
 
 
-def _rays(
-    number: int, camera: Camera, vertices: Tensor, model: MorphableModel, resolution: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _rays(number: int, placed: Placed, model: MorphableModel, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
     """What the rays through the pixels of view `number` look up: row of the pixel, texel and weight, four of each a ray."""
-    size, one = camera.height, slice(number, number + 1)
-    single = Camera(camera.focal[one], camera.principal[one], size, size)
-    fine = single.scaled(camera.focal.new_full((1,), float(_SAMPLES)), _SAMPLES * size, _SAMPLES * size)
-    rays = rasterizer_for(vertices.device).visible_triangles(vertices[one], model.triangles, fine)
-    found = fragments(vertices[one], model.triangles, rays, fine)
+    found, size = placed.rays(number, _SAMPLES, model), placed.camera.height
+    rays = found.pixels
     uv = interpolate(model.uv[None], rays.image, model.uv_triangles[rays.triangle], found.barycentric)
     texel, across, down = taps(uv, resolution)
     row = (number * size + rays.row // _SAMPLES) * size + rays.column // _SAMPLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import roma
 import torch
@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nextface.morphable.model import MorphableModel
-from nextface.prior.crops import DISTANCE_MM, YAWS, Similarity, alignment, model_points, seen_in_crop
-from nextface.rendering.backend import rasterizer_for
+from nextface.prior.crops import DISTANCE_MM, LAYOUTS, YAWS, Similarity, alignment, model_points, seen_in_crop
+from nextface.prior.layouts import Placed, laid_out
 from nextface.rendering.camera import Camera
-from nextface.rendering.fragments import fragments
-from nextface.rendering.normals import vertex_normals
+from nextface.rendering.fragments import Fragments
 from nextface.rendering.raster import VisiblePixels
 from nextface.rendering.render import to_view, viewing_directions
-from nextface.rendering.tangents import pixel_frames
 from nextface.rendering.transport import COARSE_DIRECTIONS, Transport, viewers
 from nextface.scene import Scene
 
@@ -29,6 +27,8 @@ YAW_SPREAD, PITCH_SPREAD = 9.0, 6.0
 DISTANCE_SPREAD = 0.35
 _SHIFT, _ZOOM, _ROLL = 0.02, 0.04, 3.0
 """Spreads of how a detector's crops differ from the model's own: share of the side, logarithm of the size, degrees."""
+_GRAZING = 0.3
+"""Least cosine to the camera in a photo that is laid out."""
 SHAPE_SPREAD, SHAPE_LIMIT = 0.9, 2.5
 
 
@@ -83,7 +83,7 @@ class Heads:
     def make(
         cls, model: MorphableModel, identities: int, expressions: int, crop: str, size: int, generator: torch.Generator
     ) -> Heads:
-        """Draw heads and rasterise them, about half a second each on one core. crop: of `crops.WINDOWS`; size: pixels
+        """Draw heads and rasterise them, about half a second each on one core. crop: as in `Encoding`; size: pixels
 
         model: on the device that the bank is for; generator: of the CPU
         """
@@ -93,7 +93,7 @@ class Heads:
                 transport = Transport.of_head(scenes[0], model, COARSE_DIRECTIONS)
                 shadows.append(transport.irradiance[0].half())
                 normals.append(transport.normals[0].half())
-                views += [see(scene, model, transport, len(shadows) - 1) for scene in scenes]
+                views += [see(scene, model, transport, len(shadows) - 1, crop) for scene in scenes]
         joined = Views(*(torch.cat([getattr(view, name) for view in views]) for name in Views.__dataclass_fields__))
         return cls(torch.stack(shadows), torch.stack(normals), joined, identities, expressions, size)
 
@@ -138,7 +138,10 @@ def crop_scene(
     size: int,
     generator: torch.Generator,
 ) -> Scene:
-    """A head seen in a crop, turned by about `yaw` degrees, with the small errors of a detector's alignment."""
+    """A head seen in a crop, turned by about `yaw` degrees, with the small errors of a detector's alignment.
+
+    For a layout the camera whose light and gloss the picture shows; the principal point is by how much the picture is shifted.
+    """
     normal = torch.randn(8, generator=generator).tolist()
     turn = [math.radians(yaw + YAW_SPREAD * normal[0]), math.radians(PITCH_SPREAD * normal[1])]
     rotation = roma.euler_to_rotvec("YX", turn)[None].float().to(model.device)
@@ -158,6 +161,9 @@ def crop_scene(
         height=1,
         width=1,
     )
+    if crop in LAYOUTS:
+        shift = rotation.new_tensor([normal[5:7]]) * _SHIFT * size
+        return replace(scene, principal=shift, height=size, width=size)
     points = model_points(model, scene.vertices_camera(model), Camera.of(scene))
     return seen_in_crop(scene, _strayed(alignment(points, crop, size), size, normal[3:]), size)
 
@@ -173,21 +179,23 @@ def _strayed(crop: Similarity, size: int, normal: list[float]) -> Similarity:
     return Similarity(change @ crop.matrix, offset)
 
 
-def see(scene: Scene, model: MorphableModel, transport: Transport, head: int) -> Views:
-    """What the pixels of one square scene see of its head."""
+def see(scene: Scene, model: MorphableModel, transport: Transport, head: int, crop: str = "tight") -> Views:
+    """What the pixels of one square picture see of a scene's head. scene: of `crop_scene` for this crop"""
     with torch.no_grad():
-        camera = Camera.of(scene)
-        vertices = scene.vertices_camera(model)
-        pixels = rasterizer_for(vertices.device).visible_triangles(vertices, model.triangles, camera)
-        covered = fragments(vertices, model.triangles, pixels, camera)
-        rotation = scene.head_rotation()
-        in_model = to_view(vertices) @ rotation
-        frames = pixel_frames(covered, in_model, vertex_normals(in_model, model.triangles), model)
+        placed = _placed(scene, model, crop)
+        covered = placed.seen(model)
+        pixels, frames = covered.pixels, placed.frames(covered, model)
+        vertices, rotation = scene.vertices_camera(model), scene.head_rotation()
         open_share = transport.unblocked_lobe(viewers(vertices, rotation), model.roughness_mean[None])
 
         def dense(values: Tensor) -> Tensor:
             return pixels.unpack(values).flatten(1, 2)
 
+        if placed.turn is None:
+            in_view = frames.normal @ rotation[0].T
+            to_viewer = _towards_camera(covered, to_view(vertices), in_view)
+        else:
+            to_viewer = viewing_directions(_all_pixels(pixels), placed.camera)[None]
         return Views(
             triangle=pixels.unpack(pixels.triangle[:, None], -1).flatten(1).int(),
             weights=dense(covered.barycentric[:, :2]).half(),
@@ -196,9 +204,26 @@ def see(scene: Scene, model: MorphableModel, transport: Transport, head: int) ->
             bitangent=dense(frames.bitangent).half(),
             lobe=dense(covered.interpolate(open_share))[..., 0].half(),
             rotation=rotation,
-            to_viewer=viewing_directions(_all_pixels(pixels), camera)[None].half(),
+            to_viewer=to_viewer.half(),
             head=torch.full((1,), head, device=vertices.device),
         )
+
+
+def _towards_camera(covered: Fragments, vertices: Tensor, normals: Tensor) -> Tensor:
+    """Unit directions from a surface that is laid out to the camera of its photo, view frame; straight ahead off the head. What is
+    turned away is shown as from `_GRAZING`, since no photo shows it at all. vertices, normals: view frame -> [1, S², 3]"""
+    towards = normalize(-covered.interpolate(vertices), dim=-1)
+    lacking = (_GRAZING - (normals * towards).sum(-1, keepdim=True)).clamp_min(0.0)
+    pixels = covered.pixels
+    ahead = towards.new_tensor([0.0, 0.0, 1.0]).repeat(pixels.batch, pixels.height, pixels.width, 1)
+    ahead[pixels.image, pixels.row, pixels.column] = normalize(towards + lacking * normals, dim=-1)
+    return ahead.flatten(1, 2)
+
+
+def _placed(scene: Scene, model: MorphableModel, crop: str) -> Placed:
+    if crop in LAYOUTS:
+        return laid_out(crop, scene.vertices_model(model), model, scene.height, scene.principal)
+    return Placed.of(scene, model)
 
 
 def _all_pixels(pixels: VisiblePixels) -> VisiblePixels:

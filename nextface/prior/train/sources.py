@@ -12,6 +12,7 @@ from nextface.errors import ConfigError
 from nextface.morphable.open_head import read_open_head
 from nextface.paths import default_model_folder
 from nextface.prior.batch import Batch, BatchSource
+from nextface.prior.crops import LAYOUTS, WINDOWS
 from nextface.prior.data.source import FacesSettings, GeneratedFaces
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
@@ -107,6 +108,11 @@ def faces_of(stage: str, settings: TrainSettings, batch: int) -> FacesSettings:
 
 def open_folders(stage: str, settings: TrainSettings, encoding: Encoding, batch: int) -> FolderSource:
     """The folders that a stage learns from. Raises ConfigError, InputError."""
+    if settings.crop in LAYOUTS:
+        raise ConfigError(
+            f"crop = {settings.crop}: files cannot be laid out, since the shape of the heads in them is not known; leave photos, "
+            f"reflectance and people out, so that faces are generated, or set crop to {' or '.join(WINDOWS)}"
+        )
     paired = stage in PAIRED
     masked = 0.0 if paired else settings.masked
     rows = FolderSettings(encoding, batch, settings.seed, masked, paired, settings.workers)
