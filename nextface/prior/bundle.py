@@ -79,6 +79,13 @@ def save_bundle(
     """
     swapper.demand(("FusedSwapper",))
     identity.demand(("IdentityEncoder",))
+    own, other = swapper.sizes or PRESETS["published"], identity.sizes or PRESETS["published"]
+    given, wanted = other.identity.embedding_channels, own.swap.identity_channels
+    if not given == wanted == templates.embeddings.shape[1]:
+        raise InputError(
+            f"{identity.path}: describes a face by {given} numbers, the swapper in {swapper.path} was trained on {wanted}, the "
+            f"templates have {templates.embeddings.shape[1]}; pack what was trained together"
+        )
     tensors = swapper.weights | {_IDENTITY + key: each for key, each in identity.weights.items()}
     halves = {
         key: _half(key, each) for key, each in tensors.items() if not key.endswith(COMPUTED)
@@ -89,7 +96,6 @@ def save_bundle(
             f"{path}: the prior would take {size / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f} MB; pack smaller networks or fewer "
             "templates"
         )
-    own, other = swapper.sizes or PRESETS["published"], identity.sizes or PRESETS["published"]
     notes = {
         "network": swapper.network,
         "sizes": replace(own, identity=other.identity).notes(),

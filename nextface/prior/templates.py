@@ -182,10 +182,11 @@ class Templates:
         return replace(self, embeddings=torch.stack(rows).to(self.shape))
 
     def _check(self, model: MorphableModel) -> None:
-        if model.name != self.model or len(model.shape_basis) > self.shape.shape[1]:
+        known, wanted = self.shape.shape[1], len(model.shape_basis)
+        if model.name != self.model or wanted > known:
             raise InputError(
-                f"the prior's templates are heads of the model {self.model!r}, not of {model.name!r}; "
-                "set path to the folder of that model"
+                f"the prior's templates are heads of the model {self.model!r} with {known} coefficients of shape, not of "
+                f"{model.name!r} with {wanted}; set path to the folder of that model"
             )
 
 

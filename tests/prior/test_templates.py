@@ -19,7 +19,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.prior.data.heads import BANDS
 from nextface.prior.data.lights import draw_lights
 from nextface.prior.identity import IdentityEncoder
-from nextface.prior.templates import STEEPEST, Templates
+from nextface.prior.templates import STEEPEST, Templates, _unpacked
 from nextface.prior.views import CropViews
 from nextface.rendering.render import render
 from nextface.textures import MAP_CHANNELS, channels
@@ -142,17 +142,17 @@ def test_damaged_ones_are_refused(change: dict[str, Tensor | None], templates: T
 def test_no_broken_picture_escapes(templates: Templates):
     """Cut off or changed anywhere, a picture is refused or read: nothing else is raised."""
     whole = templates.tensors()["templates.maps.0"]
-    cuts = torch.randint(len(whole), (40,), generator=generator(5)).tolist()
+    cuts = torch.randint(len(whole), (15,), generator=generator(5)).tolist()
     refused = 0
-    for place in [*range(60), *cuts]:
+    for place in [*range(45), *cuts]:
         wrong = whole.clone()
         wrong[place] ^= 0xFF
         for bad in (whole[:place], wrong):
             try:
-                Templates.of_tensors(templates.tensors() | {"templates.maps.0": bad}, "toy", "a file")
+                _unpacked(bad, "a file")
             except InputError:
                 refused += 1
-    assert refused > 150
+    assert refused > 90
 
 
 def test_the_closest_is_the_one_with_the_largest_cosine(plain: Templates):
