@@ -142,6 +142,12 @@ class OptimConfig(IniSettings):
     prior_every: int = setting(
         40, "prior", "iterations of the maps stage after which the prior is asked again", minimum=1, maximum=10**7
     )
+    maps_init: str = setting(
+        "statistical",
+        "prior",
+        "the maps stage starts from the 'statistical' maps, or from those that the 'prior' makes for the photo's identity",
+        choices=("statistical", "prior"),
+    )
     weight_prior_diffuse: float = weight(1.0, "prior", "pull on the diffuse map, 1 = a tenth of the photo's; 0 = none")
     weight_prior_specular: float = weight(1.0, "prior", "pull on the specular map")
     weight_prior_roughness: float = weight(1.0, "prior", "pull on the roughness map")

@@ -311,7 +311,8 @@ def _fingerprint(run: _Run, checkpoint: Path | None, skip: Collection[int]) -> s
     landmarks: Landmarks = photo.landmarks
     for array in (photo.image, photo.valid, landmarks.points, landmarks.index, landmarks.confidence):
         digest.update(np.ascontiguousarray(array.numpy()).tobytes())
-    for file in (checkpoint, prior_file(config)):
+    encoder = Path(config.identity_checkpoint).expanduser() if config.identity_checkpoint else None
+    for file in (checkpoint, prior_file(config), encoder):
         if file is not None and file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()[:32]

@@ -15,6 +15,7 @@ from nextface.fitting.evidence import Evidence
 from nextface.fitting.fill import confidence_map, fill_unseen
 from nextface.fitting.last_good import LastGood
 from nextface.fitting.losses import encode, robust
+from nextface.fitting.maps_start import starting_maps
 from nextface.fitting.observation import Observation
 from nextface.fitting.progress import Progress
 from nextface.fitting.pull import Pull
@@ -22,9 +23,8 @@ from nextface.fitting.surface import CHANNELS, Surface
 from nextface.fitting.texels import Penalties, TexelAdam
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.raster import VisiblePixels
-from nextface.rendering.skin import statistical_maps
 from nextface.scene import Scene
-from nextface.textures import COARSEST, MAP_CHANNELS, LaplacianTexture, SkinMaps
+from nextface.textures import COARSEST, MAP_CHANNELS, RELIEF_FROM, LaplacianTexture, SkinMaps
 
 MOVES = ("maps",)
 
@@ -40,8 +40,6 @@ _RANGE_SD = 0.02
 """Spreads of the coarsest level's texels: about the statistical map, about the mirror image, of colour shifts; of finer
 levels by the square root of their texels' side less, as in natural images; and of values beyond 0…1."""
 
-_NORMAL_FROM = 64
-"""Coarser structure of the surface is the mesh's, not the normal map's."""
 _EPSILON = 0.3
 """Share of the typical gradient below which a texel moves in proportion instead of at full rate."""
 _KEEP_EVERY = 20
@@ -58,10 +56,12 @@ def fit_maps(
     seen, else by what the coarser levels say.
     """
     scene = scene.detached()
-    maps = scene.maps or statistical_maps(scene, model, config.texture_resolution)
-    scene, start, confidence = replace(scene, maps=None), _stack(maps), maps.confidence
+    maps, scene = scene.maps, replace(scene, maps=None)
+    resolution = config.texture_resolution if maps is None else maps.diffuse.resolution
+    surface = Surface.of(scene, model, resolution, config.self_shadowing)
+    maps = maps or starting_maps(scene, surface, observation, model, config)
+    start, confidence = _stack(maps), maps.confidence
     del maps  # at 4096² every copy counts
-    surface = Surface.of(scene, model, start.resolution, config.self_shadowing)
     reached = surface.lookup.reached(start)
     finer = start.levels[len(reached) :]
 
@@ -164,7 +164,7 @@ def _penalties(size: int, config: OptimConfig, device: torch.device) -> Penaltie
 
 
 def _rates(size: int, device: torch.device) -> Tensor:
-    return _per_channel({**_RATE, "normal": _RATE["normal"] if size >= _NORMAL_FROM else 0.0}, device)
+    return _per_channel({**_RATE, "normal": _RATE["normal"] if size >= RELIEF_FROM else 0.0}, device)
 
 
 def _per_channel(values: dict[str, float], device: torch.device) -> Tensor:

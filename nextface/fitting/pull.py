@@ -34,10 +34,14 @@ _LONG = 20.0
 
 def prior_file(config: OptimConfig) -> Path | None:
     """The checkpoint of the prior that a run uses; None where the settings or the absence of a shipped one leave it out."""
-    if not any(prior_weights(config).values()):
-        return None
-    if config.prior_checkpoint:
-        return Path(config.prior_checkpoint).expanduser()
+    used = config.maps_init == "prior" or any(prior_weights(config).values())
+    return installed_prior(config.prior_checkpoint) if used else None
+
+
+def installed_prior(checkpoint: str) -> Path | None:
+    """The file that the setting priorCheckpoint means: the shipped one where it is empty, None where there is none."""
+    if checkpoint:
+        return Path(checkpoint).expanduser()
     shipped = paths.resource(SHIPPED)
     return shipped if shipped.is_file() else None
 
@@ -73,9 +77,9 @@ class Pull:
         """None where there is no prior, or where one does not fit: then a warning says why."""
         path = prior_file(config)
         refreshes = sum(_asks(number, config) for number in range(config.iter_step3))
-        if path is None or not refreshes:
+        if path is None or not refreshes or not any(prior_weights(config).values()):
             return None
-        projection = _read(path, _stamp(path), str(scene.device))
+        projection = _read(path, stamp(path), str(scene.device))
         if projection is None:
             return None
         weights = _followed(config, projection)
@@ -140,7 +144,7 @@ def _asks(number: int, config: OptimConfig) -> bool:
     return number % config.prior_every == config.prior_every // 2
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     """What changes with the file. Zeros where there is none."""
     try:
         found = path.stat()

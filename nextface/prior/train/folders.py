@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from nextface.errors import ConfigError, InputError
-from nextface.photo.source import load_image
 from nextface.prior.batch import UNKNOWN, Batch
 from nextface.prior.crops import masked
-from nextface.prior.encoding import CHANNELS, Encoding
+from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
+from nextface.prior.pictures import read_crop
 
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .tif .tiff .bmp .exr".split())
 AHEAD = 2
@@ -180,32 +179,6 @@ def reflectance_folder(folder: Path, domain: str = "", mixed: bool = False) -> l
         f"{folder}: has no subfolder {', '.join(DOMAINS[1:])}; put each domain's crops into one of that name, "
         "or name the only domain with --domain"
     )
-
-
-def read_crop(path: Path, domain: str, encoding: Encoding) -> Tensor:
-    """An aligned crop, resized, as the networks see it. [1, 3, S, S] in -1…1
-
-    Colours are read through the file's profile; specular, roughness and normals (0.5 + 0.5·n) are values as stored, 8 or 16
-    bit or floating. Raises InputError.
-    """
-    photo = load_image(path)
-    if photo.height != photo.width:
-        raise InputError(f"{path}: {photo.width} x {photo.height} pixels; training crops must be aligned and square")
-    if domain in ("shared", "diffuse"):
-        values = photo.pixels
-    else:
-        stored = photo.stored
-        top = np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1.0
-        values = stored.astype(np.float32) / np.float32(top)
-    image = torch.from_numpy(np.ascontiguousarray(values, np.float32)).movedim(-1, 0)[None]
-    if domain == "normal":
-        image = 2.0 * image - 1.0
-    if CHANNELS[domain] == 1:
-        image = image.mean(1, keepdim=True)
-    size = encoding.image_size
-    if image.shape[-1] != size:
-        image = interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
-    return encoding.encode(domain, image)
 
 
 def mirrored(image: Tensor, domain: str) -> Tensor:
