@@ -1,4 +1,4 @@
-"""The command line's words: NextFace's flags, every ini key, `export` and `train-prior`. Imports nothing heavy."""
+"""The command line's words: NextFace's flags, every ini key, `export`, `prior` and `train-prior`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from nextface.ini import Setting, read_ini, settings_of
 
 DESCRIPTION = "From one photo of a face to a relightable 3D head: mesh, light and skin maps."
 EPILOG = (
-    "`nextface export --help` tells how to write results again from a saved scene, `nextface train-prior --help` how to "
-    "train the reflectance prior."
+    "`nextface export --help` tells how to write results again from a saved scene, `nextface prior --help` how to ask the "
+    "reflectance prior by itself, `nextface train-prior --help` how to train it."
 )
 STAGES = (1, 2, 3)
+PRIOR_COMMANDS = {
+    "reconstruct": "what the prior makes of pictures: encoded, put on its codes and decoded",
+    "swap": "the identity of photos, put into crops of reflectance or into whole skin maps",
+}
+PRIOR_DOMAINS = {"photo": "shared"} | {name: name for name in ("diffuse", "specular", "roughness", "normal")}
+"""What pictures may show, and its name among the prior's domains."""
+_PRIOR_KEYS = ("device", "threads", "landmarksDetectorType", "landmarksModel", "verbose")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,6 +114,69 @@ def parse_train(arguments: Sequence[str], program: str) -> argparse.Namespace:
     return parsed
 
 
+def parse_prior(arguments: Sequence[str], program: str) -> argparse.Namespace:
+    """The options of `prior`; `command` is one of PRIOR_COMMANDS, `pictures` the paths of pictures by the word that gives them."""
+    command = arguments[0] if arguments else ""
+    if command not in PRIOR_COMMANDS:
+        listed = "\n".join(f"  {name:12} {what}" for name, what in PRIOR_COMMANDS.items())
+        parser = _Parser(
+            prog=f"{program} prior",
+            description=f"Ask the reflectance prior; docs/prior_inference.md explains all.\n\ncommands:\n{listed}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("command", choices=tuple(PRIOR_COMMANDS), metavar="COMMAND", help="see above")
+        parser.parse_args(arguments)
+    what = PRIOR_COMMANDS[command]
+    parser = _Parser(prog=f"{program} prior {command}", description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+    {"reconstruct": _add_reconstruct, "swap": _add_swap}[command](parser)
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument("--suffix", default="", metavar="TEXT", help="put after each name: NAME_TEXT.png")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="file of the prior; priorCheckpoint, else the shipped one"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings; an ini file")
+    _add_settings(parser, [each for each in settings() if each.key in _PRIOR_KEYS])
+    parsed = _parsed(parser, arguments[1:])
+    parsed.command = command
+    if command == "reconstruct":
+        parsed.pictures = {"INPUT": parsed.input}
+    elif parsed.templates is not None:
+        parsed.pictures = {"TEMPLATES": parsed.templates, "--references": parsed.references}
+    elif parsed.domain or parsed.aligned in ("templates", "both"):
+        raise ConfigError(
+            "--domain and --aligned templates speak of TEMPLATES, which are not given; name the crops to swap"
+        )
+    else:
+        parsed.pictures = {"--references": parsed.references}
+    parsed.domain = PRIOR_DOMAINS[parsed.domain or "photo"]
+    return parsed
+
+
+def _add_reconstruct(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help="picture, or folder of pictures")
+    parser.add_argument("--domain", choices=tuple(PRIOR_DOMAINS), default="photo", help="what they show (photo)")
+    parser.add_argument(
+        "--aligned", action="store_true", help="they are crops already; else the largest face is cut out"
+    )
+
+
+def _add_swap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "templates", nargs="?", type=Path, metavar="TEMPLATES",
+        help="crop, or folder of crops of one domain; without it the prior's closest template becomes whole skin maps",
+    )  # fmt: skip
+    parser.add_argument(
+        "-r", "--references", required=True, type=Path, metavar="PATH", help="photo whose identity is put in, or folder"
+    )
+    parser.add_argument("--domain", choices=tuple(PRIOR_DOMAINS), help="what TEMPLATES show (photo)")
+    parser.add_argument(
+        "--aligned", choices=("templates", "references", "both"), help="which are crops already; else faces are cut out"
+    )
+    parser.add_argument(
+        "--identity", type=Path, metavar="FILE", help="encoder of identities; identityCheckpoint, else the prior's own"
+    )
+
+
 def read_config(parsed: argparse.Namespace) -> OptimConfig:
     """The ini that was named, else the one of the working folder, else the shipped one; then the command line's own keys."""
     here = Path("optimConfig.ini")
@@ -117,7 +187,7 @@ def read_config(parsed: argparse.Namespace) -> OptimConfig:
 
 def _add_settings(parser: argparse.ArgumentParser, known: Sequence[Setting], hidden: Sequence[str] = ()) -> None:
     """An option for each ini key. hidden: keys that are accepted and not listed"""
-    group = parser.add_argument_group("settings", "every key of the ini; what is given here outranks the file")
+    group = parser.add_argument_group("settings", "keys of the ini; what is given here outranks the file")
     for setting in known:
         switch = setting.kind is bool
         group.add_argument(

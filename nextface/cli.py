@@ -1,4 +1,4 @@
-"""Commands: reconstruct photos, export from a saved scene, train the prior. No logic of its own."""
+"""Commands: reconstruct photos, export from a saved scene, ask and train the prior. No logic of its own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == ["export"]:
             return _export(arguments.parse_export(words[1:], program))
+        if words[:1] == ["prior"]:
+            return _prior(arguments.parse_prior(words[1:], program))
         if words[:1] == ["train-prior"]:
             return _train_prior(arguments.parse_train(words[1:], program))
         return _run(arguments.parse_run(words, program))
@@ -64,10 +66,10 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _photos(path: Path) -> list[Path]:
+def _photos(path: Path, option: str = "--input") -> list[Path]:
     """The photo, or the photos of a folder in the order of their names (2 before 10)."""
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check --input")
+        raise InputError(f"{path}: no such file or folder; check {option}")
     if not path.is_dir():
         return [path]
     found = [item for item in path.iterdir() if item.is_file() and item.suffix.lower() in IMAGE_SUFFIXES]
@@ -139,9 +141,14 @@ def _batch(photos: list[Path], parsed: argparse.Namespace, config: OptimConfig) 
             else:
                 print(_done(photo, seconds, parsed.output))
             rows.append((photo.name, failure, seconds))
+    return _summary(rows, f"photos reconstructed into {parsed.output}")
+
+
+def _summary(rows: list[tuple[str, str, float]], done: str) -> int:
+    """Tell what became of each of many: its name, why it failed, its seconds. Returns the exit code."""
     failed = sum(bool(failure) for _, failure, _ in rows)
     width = max(len(name) for name, _, _ in rows)
-    print(f"\n{len(rows) - failed} of {len(rows)} photos reconstructed into {parsed.output}")
+    print(f"\n{len(rows) - failed} of {len(rows)} {done}")
     for name, failure, seconds in rows:
         print(f"  {name:<{width}}  {seconds:7.1f} s  {'failed: ' + failure if failure else 'ok'}")
     return BATCH_FAILED if failed else 0
@@ -189,6 +196,29 @@ def _export(parsed: argparse.Namespace) -> int:
 
     _guarded(export, parsed.output)
     return 0
+
+
+def _prior(parsed: argparse.Namespace) -> int:
+    """Pictures one by one; a failure is told and the rest goes on, unless there is but one."""
+    config = arguments.read_config(parsed)
+    logging.getLogger("nextface").setLevel(logging.INFO if config.verbose else logging.WARNING)
+    files = {option: _photos(path, option) for option, path in parsed.pictures.items()}
+    _check_output(parsed.output)
+    set_threads(config, os.environ)
+    from nextface import prior_commands
+
+    rows = []
+    for outcome in prior_commands.run(parsed, files, config):
+        for path in outcome.written:
+            print(path)
+        failure = ""
+        if outcome.error is not None:
+            error = _translated(outcome.error, parsed.output)
+            if sum(map(len, files.values())) == 1:
+                raise error
+            failure = _told(outcome.picture, error)
+        rows.append((outcome.picture.name, failure, outcome.seconds))
+    return _summary(rows, f"pictures done, results in {parsed.output}") if len(rows) > 1 else 0
 
 
 def _train_prior(parsed: argparse.Namespace) -> int:
