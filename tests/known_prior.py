@@ -54,16 +54,16 @@ def save_random_prior(path: Path, encoding: Encoding = ENCODING) -> Path:
     return _saved(FusedAutoencoder(SIZES.autoencoder, SIZES.fusion), path, encoding)
 
 
-def save_constant_prior(path: Path, value: float, encoding: Encoding = ENCODING) -> Path:
-    """A network that answers `value` whatever it is asked. Raises where its notes and sizes differ, as every other"""
+def save_constant_prior(path: Path, value: float, encoding: Encoding = ENCODING, **notes: object) -> Path:
+    """A network that answers `value` whatever it is asked. notes: more of its metadata"""
     torch.manual_seed(6)
     net = VQAutoencoder(SIZES.autoencoder)
     last = net.generator.blocks[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.constant_(last.bias, value)
-    return _saved(net, path, encoding)
+    return _saved(net, path, encoding, **notes)
 
 
-def _saved(net: torch.nn.Module, path: Path, encoding: Encoding) -> Path:
-    save_weights(net, path, {"sizes": SIZES.notes(), "encoding": encoding.notes()})
+def _saved(net: torch.nn.Module, path: Path, encoding: Encoding, **notes: object) -> Path:
+    save_weights(net, path, {"sizes": SIZES.notes(), "encoding": encoding.notes(), **notes})
     return path

@@ -63,9 +63,9 @@ def pack(stages: Path, output: Path, count: int, weights: dict[str, float], resu
     missing = [str(files[stage]) for stage in ("denoise", "identity", "swapper") if stage not in read]
     if missing:
         raise SystemExit(f"{', '.join(missing)}: not there; train these stages first")
-    encoding = Encoding.from_notes(read["denoise"].notes["encoding"])
+    encoding = Encoding.from_notes(read["denoise"].notes.get("encoding", {}))
     encoder = cast(IdentityEncoder, read["identity"].build(("IdentityEncoder",), PRESETS["small"])).eval()
-    faces = FacesSettings(seed=int(read["swapper"].notes["settings"]["seed"]))
+    faces = FacesSettings(seed=int(read["swapper"].notes.get("settings", {}).get("seed", 0)))
     templates, persons = choose(count, faces, encoder, encoding)
     card = {
         "stages": {stage: {key: each.notes.get(key) for key in ("step", "settings")} for stage, each in read.items()},

@@ -99,6 +99,21 @@ def test_the_prior_pulls_the_maps_of_its_domains(portraits, model, rough: Path, 
     assert 0.0 < float((weaker.roughness.full() - without.roughness.full())[seen].mean()) < float(raised.mean())
 
 
+def test_domains_that_the_file_leaves_out_are_not_pulled(
+    portraits, model, rough: Path, without: SkinMaps, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    alone = replace(CONFIG, prior_checkpoint=str(rough), **{**NONE, "weight_prior_roughness": 1.0})
+    off = {"diffuse": 0.0, "specular": 0.0, "normal": 0.0}
+    for weights, expected in ((off, fitted(portraits[:1], model, alone)), (off | {"roughness": 0.0}, without)):
+        caplog.clear()
+        path = save_constant_prior(tmp_path / f"{len(weights)}.safetensors", 0.6, weights=weights)
+        for _ in range(2):
+            assert same(fitted(portraits[:1], model, replace(CONFIG, prior_checkpoint=str(path))), expected)
+        (message,) = [record.getMessage() for record in caplog.records if "no say" in record.getMessage()]
+        assert "diffuse, specular" in message
+
+
 @pytest.mark.parametrize("mode", ["uv", "image"])
 def test_a_photo_comes_out_of_a_batch_as_alone(mode: str, portraits, model, tmp_path: Path):
     prior = save_random_prior(tmp_path / "random.safetensors")
