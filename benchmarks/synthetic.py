@@ -108,7 +108,7 @@ def make(
     shape = torch.from_numpy(np.clip(rng.standard_normal((1, model.shape_basis.shape[0])), -2.5, 2.5)).float() * 0.8
     expression = _expression(model, rng)
     rotation = _rotation(yaw, rng.uniform(-1, 1) * PITCH_LIMIT, rng.uniform(-1, 1) * ROLL_LIMIT)
-    name, radiance, relight = _lights(number, rng)
+    name, radiance, relight = lights_of(number, rng)
     if light is not None:
         name, radiance = light
     focal, principal, translation, height, width = _camera(
@@ -192,7 +192,7 @@ def _rotation(yaw: float, pitch: float, roll: float) -> Tensor:
     return torch.from_numpy(turned.as_rotvec()[None]).float()
 
 
-def _lights(number: int, rng: np.random.Generator) -> tuple[str, Tensor, Tensor]:
+def lights_of(number: int, rng: np.random.Generator) -> tuple[str, Tensor, Tensor]:
     """Name, light of the photo and another environment's light for relighting, both of unit frontal irradiance. [1, L, 3]
 
     Every third photo is lit from the side. Views in which most light comes from behind the head are passed over.

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import roma
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from benchmarks import metrics
-from benchmarks.synthetic import SyntheticPhoto, make
+from benchmarks.synthetic import SyntheticPhoto, lights_of, make
 from benchmarks.unseen.skin import unseen_maps
 from nextface.color import srgb_to_linear
 from nextface.morphable.model import MorphableModel
@@ -27,6 +28,8 @@ PHOTOS = 32
 """Of the test of maps."""
 _FIRST = 5000
 """Their numbers begin here, away from the photos of the other benchmarks."""
+LIGHTS = 3
+"""Under which the same person can be seen."""
 SUPERSAMPLING = 4
 YAWS = (0.0, 45.0, -45.0)
 
@@ -41,14 +44,30 @@ class UnseenCrops:
     skin: Tensor
 
 
-def unseen_photo(model: MorphableModel, number: int, texture: int = 1024, scale: float = 1.0) -> SyntheticPhoto:
-    """Photo `number` of an endless series. Same number, same photo. scale: 1 for a head of 440 pixels"""
-    photo = make(model, _FIRST + number, texture=texture, scale=scale, skin=unseen_maps)
+def unseen_photo(
+    model: MorphableModel,
+    number: int,
+    texture: int = 1024,
+    scale: float = 1.0,
+    light: tuple[str, Tensor] | None = None,
+) -> SyntheticPhoto:
+    """Photo `number` of an endless series. Same number, same photo. scale: 1 for a head of 440 pixels; light: as in `make`"""
+    photo = make(model, _FIRST + number, texture=texture, scale=scale, light=light, skin=unseen_maps)
     assert photo.scene.maps is not None
     drawn = render(photo.scene, model)
     face = drawn.mask[0] & (_skin(photo.scene, model)[0] > 0.9)
     tone = float(metrics.typology_angle(drawn.diffuse[0][face].mean(0)))
     return replace(photo, name=f"unseen_{number:02d}", tone=tone)
+
+
+def relit_photo(
+    model: MorphableModel, number: int, light: int, texture: int = 1024, scale: float = 1.0
+) -> SyntheticPhoto:
+    """The person of photo `number`, in the same pose before the same camera, under light 0…`LIGHTS` − 1. These are of
+    different environments and the same for everybody; the second comes from the side."""
+    name, radiance, _ = lights_of(light, np.random.default_rng([21, light]))
+    photo = unseen_photo(model, number, texture, scale, (name, radiance))
+    return replace(photo, name=f"{photo.name}_light_{light}")
 
 
 def unseen_photos(model: MorphableModel, count: int = PHOTOS, texture: int = 1024) -> Iterator[SyntheticPhoto]:

@@ -14,8 +14,9 @@ import torch
 
 pytest.importorskip("benchmarks", reason="needs a checkout")
 
-from benchmarks.synthetic import LIGHTS
-from benchmarks.unseen.faces import photo_crop, scene_crop, turned, unseen_photo
+from benchmarks.synthetic import LIGHTS, lights_of
+from benchmarks.unseen.faces import LIGHTS as LIGHTS_EACH
+from benchmarks.unseen.faces import photo_crop, relit_photo, scene_crop, turned, unseen_photo
 from benchmarks.unseen.patterns import process, reaction_diffusion
 from nextface.color import linear_to_srgb
 from nextface.morphable.model import MorphableModel
@@ -165,3 +166,15 @@ def test_patterns():
     assert np.abs(np.diff(coarse)).mean() < 0.4 * np.abs(np.diff(fine)).mean()
     spots = reaction_diffusion(rng, 64)
     assert spots.std() == pytest.approx(1.0, abs=1e-3), "the reaction has not died out"
+
+
+def test_the_same_person_under_another_light(head, photo):
+    relit = relit_photo(head, 3, 1, texture=256, scale=0.3)
+    assert relit.name == "unseen_03_light_1" and relit.light.endswith("side")
+    for name in ("shape", "albedo", "expression", "rotation", "translation", "focal"):
+        assert torch.equal(getattr(relit.scene, name), getattr(photo.scene, name)), name
+    for name, texture in photo.scene.maps.textures().items():
+        assert torch.equal(texture.full(), relit.scene.maps.textures()[name].full()), name
+    assert not torch.allclose(relit.scene.light, photo.scene.light)
+    assert not np.array_equal(relit.pixels, photo.pixels)
+    assert len({lights_of(light, np.random.default_rng([21, light]))[0] for light in range(LIGHTS_EACH)}) == LIGHTS_EACH
