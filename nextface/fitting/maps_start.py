@@ -91,6 +91,7 @@ class _Maker:
         )
         views = CropViews.of(scene, model, encoding.crop, encoding.image_size)
         template = swapping.templates.closest(identity)
+        log.info("the maps start from template %d of %d of the prior", template + 1, swapping.templates.count)
         swapped = swapping.swap_views(template, views, model, identity)
         made = swapping.maps(template, views, model, swapped).maps[None]
         return self._started(row, made, statistical)
