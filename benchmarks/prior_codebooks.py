@@ -1,6 +1,6 @@
 """Codebooks for each domain against one for all, at equal updates, and against one with as many codes as all of them together.
 
-Usage: python -m benchmarks.prior_codebooks [--folder output/prior_codebooks] [--steps 700] [--seeds 0 1 2] [--processes 2]
+Usage: python -m benchmarks.prior_codebooks [--folder output/prior_codebooks] [--steps 600] [--seeds 0 1 2] [--processes 2]
 
 Small networks on crops of 64 pixels. For each seed a network with one codebook is trained for so many steps; from there it goes
 on for as many, either with the one codebook ("joint") or with each crop sent through its domain's ("domains"). The third, "wide",
@@ -39,13 +39,13 @@ from nextface.train_config import TrainSettings
 CODES = 128
 NETWORK = AutoencoderSettings(
     image_size=64,
-    width=32,
-    multipliers=(1, 1, 2, 4),
+    width=16,
+    multipliers=(1, 2, 2, 4),
     res_blocks=1,
     attention_sizes=(8,),
     codes=CODES,
     code_channels=32,
-    norm_groups=16,
+    norm_groups=8,
 )
 SIZES = replace(SMALL, autoencoder=NETWORK, fusion=FusionSettings(stacks=1, layers=2, heads=4, mask_size=8))
 ARMS = ("joint", "domains", "wide")
@@ -180,7 +180,7 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("output/prior_codebooks"))
-    parser.add_argument("--steps", type=int, default=700, help="of each leg")
+    parser.add_argument("--steps", type=int, default=600, help="of each leg")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--unseen", type=int, default=len(B_TEST), help="people of B")

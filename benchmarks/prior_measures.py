@@ -29,6 +29,7 @@ from benchmarks.crop_metrics import (
 )
 from benchmarks.prior_crops import MAPS, Subject
 from nextface.prior.checkpoint import read_notes
+from nextface.prior.crops import masked
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS, FusedNet
 from nextface.prior.projection import Projection
@@ -89,8 +90,8 @@ class Coder:
 @dataclass(frozen=True)
 class Held:
     """How well codes hold one domain of a set. skill: pooled over all pixels, and averaged over crops; low_8, low_16: skill of
-    the truth's own low-pass; rms: linear, degrees for normals; frame: PSNR of whole encoded crops, dB, and that of a flat
-    colour on the head; codes: in use, by codebook"""
+    the truth's own low-pass; rms: linear, degrees for normals; frame: PSNR of whole encoded crops, mid-grey off the head, dB, and
+    that of a flat colour on the head; codes: in use, by codebook"""
 
     domain: str
     group: str
@@ -136,7 +137,8 @@ def reconstruction(coder: Coder, subjects: Sequence[Subject]) -> list[Held]:
             candidates = {"made": made, "flat": _unit(domain, flat(truth, skin).expand_as(truth))}
             candidates |= {f"low_{n}": _unit(domain, low_pass(truth, skin, n)) for n in (8, 16)}
             sums.add(subject, {name: squares(each, truth, skin) for name, each in candidates.items()})
-            frames.append((frame_psnr(answer, given), frame_psnr(_silhouette(given, subject.covered), given)))
+            whole = masked(answer, subject.known(domain))
+            frames.append((frame_psnr(whole, given), frame_psnr(_silhouette(given, subject.covered), given)))
             for name, indices in coder.codes(domain, given).items():
                 book = coder.projection.net
                 size = book.settings.codes
