@@ -68,6 +68,7 @@ def train(
         training.go_on(min(settings.iterations, stop_after or settings.iterations))
         if published and processes.leads:
             training.publish()
+        processes.meet()  # the files are there for whatever comes next in any of them
         return output / WEIGHTS
 
 

@@ -68,6 +68,11 @@ class Processes:
         if self.world > 1:
             dist.broadcast(tensor, 0)
 
+    def meet(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
     def synchronise_norms(self, module: nn.Module) -> None:
         """Make batch norms in `module` take their statistics of the whole batch; their keys stay."""
         for child in module.modules():
