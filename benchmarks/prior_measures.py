@@ -203,6 +203,12 @@ def as_notes(rows: Sequence[Held] | Sequence[Denoised]) -> list[dict[str, object
     return [asdict(row) for row in rows]
 
 
+def verdict(name: str, value: float, bound: float) -> str:
+    """A figure beside the bound that it should reach, in a line."""
+    met = "met" if value >= bound else f"MISSED by {bound - value:.3f}"
+    return f"{name}: {value:.3f}, bound {bound}: {met}"
+
+
 class _Sums:
     """Sums over each crop's pixels by name, and the tones of the subjects."""
 

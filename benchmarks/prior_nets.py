@@ -35,6 +35,7 @@ from benchmarks.prior_measures import (
     as_notes,
     denoising,
     reconstruction,
+    verdict,
     weights,
 )
 from benchmarks.prior_swap import identity_part
@@ -119,11 +120,6 @@ def denoised_table(rows: Sequence[Denoised]) -> str:
 
 def root(domain: str, error: float) -> str:
     return f"{error:.1f}°" if domain == "normal" else f"{error:.4f}"
-
-
-def verdict(name: str, value: float, bound: float) -> str:
-    met = "met" if value >= bound else f"MISSED by {bound - value:.3f}"
-    return f"{name}: {value:.3f}, bound {bound}: {met}"
 
 
 def sheet(coder: Coder, subjects: Sequence[Subject], spoilt: bool) -> Tensor:

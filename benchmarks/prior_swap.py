@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from benchmarks.crop_metrics import Interval, bootstrap, reduction, scaled, squares
 from benchmarks.prior_crops import HELD_OUT_SEED
 from benchmarks.prior_data import save
+from benchmarks.prior_measures import verdict
 from nextface.errors import InputError
 from nextface.morphable.model import MorphableModel
 from nextface.prior.answers import SKIN
@@ -48,6 +49,7 @@ SECOND_SEED, SECOND_STEPS, SECOND_BATCH, SECOND_HEADS = 4243, 500, 24, 64
 """Of the encoder that judges: other sizes, other people and heads than the prior's own."""
 HEADS = ("the identity's head", "the template's head")
 """On which the template's maps are drawn: as `nextface prior swap` does, and as published."""
+SWAPPED = "swapped into another person's photo"
 SHOWN = 6
 
 
@@ -75,13 +77,15 @@ def identity_part(path: Path, model: MorphableModel, folder: Path) -> dict[str, 
     found = retrieval(bundle, second_encoder(folder / "second_encoder", model), pairs)
     print("\nRetrieval in a gallery of", GALLERY)
     for name, rate in found.items():
-        print(f"  {name}: {rate.text()}, bound {BOUNDS['retrieval']}")
+        print(f"  {name}: {rate.text()}")
+    print(verdict("retrieval of swapped faces", found[SWAPPED].value, BOUNDS["retrieval"]))
     rows, picture = albedo_errors(bundle, people, pairs[:, 0], model)
     save(picture, folder / "swapped.png")
     print("\n| drawn on | closest template | through codes | swapped | lower by, 95% |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {row.head} | {row.template:.4f} | {row.coded:.4f} | {row.swapped:.4f} | {row.fall.text()} |")
-    print(f"bound: lower by {BOUNDS['albedo']}")
+    for row in rows:
+        print(verdict(f"share by which the albedo's error is lower on {row.head}", row.fall.value, BOUNDS["albedo"]))
     return {
         "retrieval": {name: asdict(rate) for name, rate in found.items()},
         "albedo": [asdict(row) for row in rows],
@@ -139,7 +143,7 @@ def retrieval(bundle: Bundle, judge: IdentityEncoder, pairs: Tensor) -> dict[str
             [net(*part).image for part in zip(first.roll(SHIFT, 0).split(10), own.split(10), strict=True)]
         )
         return {
-            "swapped into another person's photo": rate(judge.embed(swapped.clamp(-1.0, 1.0)), gallery),
+            SWAPPED: rate(judge.embed(swapped.clamp(-1.0, 1.0)), gallery),
             "the photo itself, at best": rate(judge.embed(first), gallery),
             "the photo itself by the prior's own encoder": rate(own, bundle.identity.embed(other)),
         }

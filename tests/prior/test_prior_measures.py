@@ -16,8 +16,8 @@ pytest.importorskip("benchmarks", reason="needs a checkout")
 
 from benchmarks.prior_codebooks import difference, shared_out
 from benchmarks.prior_crops import MAPS, Subject
-from benchmarks.prior_measures import Coder, denoising, reconstruction, weights
-from benchmarks.prior_nets import denoised_table, held_table, sheet, verdict
+from benchmarks.prior_measures import Coder, denoising, reconstruction, verdict, weights
+from benchmarks.prior_nets import denoised_table, held_table, sheet
 from benchmarks.prior_swap import rate
 from nextface.prior.autoencoder import VQAutoencoder
 from nextface.prior.checkpoint import save_weights
