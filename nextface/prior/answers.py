@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nextface.morphable.model import MorphableModel
-from nextface.prior.crops import masked, trusted
+from nextface.prior.crops import closed, masked, trusted
 from nextface.prior.projection import Projection
 from nextface.prior.views import CropViews
 from nextface.textures import LaplacianTexture, resized, upsample
@@ -44,7 +44,8 @@ class Answers:
     """Asks the network about one head's maps, stacked to seven channels as in `MAP_CHANNELS`. S: side of the crops.
 
     finer:      levels of the maps after those that move; they are drawn too. [s, s, 7] each
-    known:      1 where the crops show what the photo showed; the network sees mid-grey elsewhere. [N, 1, S, S]
+    known:      1 where the crops show what the photo showed, small holes in it included; the network sees mid-grey elsewhere.
+                [N, 1, S, S]
     weight:     how far each pixel's answer counts, 0…1: skin inside of that, less at grazing angles. [N, 1, S, S]
     asked:      the views that show enough of it. int64
     confidence: how far each texel of the views' maps has an answer, 0…1. [R, R, 1]
@@ -64,7 +65,7 @@ class Answers:
     ) -> Answers:
         """seen: how far the photo showed each texel of the maps, 0…1. [T, T, 1]"""
         seen = resized(seen[None], views.resolution)[0]
-        known = views.covered * (views.crops(seen) > 0.5)
+        known = views.covered * closed(views.crops(seen) > 0.5)
         weight = pixel_weight(views, model, known)
         enough = weight.mean((1, 2, 3)) >= _ENOUGH
         weight = weight * enough[:, None, None, None]
@@ -106,22 +107,18 @@ class Answers:
         return change.sign() * (change.abs() - self.projection.floor(domain)).clamp_min(0.0)
 
     def in_tone(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
-        """The answer with the gain and offset of each channel, common to all views, that bring it nearest to the crops.
+        """The answer with the gain of each channel, common to all views, that gives it the crops' mean in linear light.
 
         That is for the albedo: its tone is the photo's matter, how it changes over the face is the prior's. With gains for each
-        view, light that differs between the sides of the face would pass for tone.
+        view, light that differs between the sides of the face would pass for tone. A regression with an offset would flatten the
+        answer by as much as crops and answer differ.
         """
         if domain not in _OWN_TONE:
             return answer
-        total = self.weight.sum().clamp_min(1e-6)
-
-        def mean(values: Tensor) -> Tensor:
-            return (self.weight * values).sum((0, 2, 3), keepdim=True) / total
-
-        centre, middle = mean(answer), mean(crop)
-        spread = mean((answer - centre).square()) + 1e-6
-        gain = (mean((answer - centre) * (crop - middle)) + 1e-6) / spread
-        return gain.clamp(*_GAINS) * (answer - centre) + middle
+        encoding = self.projection.encoding
+        told = encoding.decode(domain, answer)
+        means = [(self.weight * each).sum((0, 2, 3), keepdim=True) for each in (encoding.decode(domain, crop), told)]
+        return encoding.encode(domain, told * (means[0] / means[1].clamp_min(1e-6)).clamp(*_GAINS))
 
 
 @dataclass(frozen=True)

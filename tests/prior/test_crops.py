@@ -15,6 +15,7 @@ from nextface.prior.crops import (
     WINDOWS,
     Similarity,
     alignment,
+    closed,
     cut_out,
     five_points,
     masked,
@@ -134,3 +135,14 @@ def test_a_band_inside_the_edge_does_not_count():
     assert kept[0, 0, 22:38, 32:].min() == 1.0, "the border of the crop itself is no edge"
     assert kept.sum() == 16 * 32
     assert masked(torch.ones(1, 3, 64, 64), mask)[0, :, 0, 0].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_small_holes_are_looked_through():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 8:56, 8:] = 1.0
+    whole = mask.clone()
+    mask[..., 20:26, 20:40] = 0.0  # as an eye
+    mask[..., 40, 40:] = 0.0  # a crack to the border
+    assert torch.equal(closed(mask), whole)
+    mask[..., 20:40, 20:40] = 0.0
+    assert closed(mask)[0, 0, 20:40, 20:40].max() == 0.0, "what hides a part of the face stays unknown"

@@ -154,11 +154,12 @@ def test_the_maps_follow_the_prior(mode: str, views, model, levels):
 
 
 def test_the_albedo_keeps_its_tone(views, model, levels):
-    """Gain and offset bring an answer of another tone to the photo's, the same for all views; their range is bounded."""
+    """A gain of linear light brings an answer of another tone to the photo's, the same for all views; its range is bounded."""
     answers = Answers.of(says(torch.zeros_like), views, model, torch.ones(128, 128, 1), ())
     crop = answers.encoded("diffuse", answers.crops(levels))
+    linear = ENCODING.decode("diffuse", crop)
     for gain, kept in ((0.8, True), (0.2, False)):
-        found = answers.in_tone("diffuse", crop, gain * crop + 0.1)
+        found = answers.in_tone("diffuse", crop, ENCODING.encode("diffuse", gain * linear))
         assert torch.allclose(found, crop, atol=1e-3) == kept
     tilted = crop.clone()
     tilted[1] += 0.2
