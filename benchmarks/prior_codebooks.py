@@ -161,7 +161,8 @@ def _errors(coder: Coder | None, subject: Subject, domain: str) -> Tensor:
     if coder is None:
         colour = flat(truth, skin).expand_as(truth)
         return squares(colour, truth, skin)
-    return squares(subject.compared(domain, coder.made(subject, domain, subject.clean(domain))), truth, skin)
+    answer = coder.project(domain, subject.encoded(coder.encoding, domain, subject.clean(domain)))
+    return squares(subject.compared(domain, coder.encoding.decode(domain, answer)), truth, skin)
 
 
 def table(found: dict[str, Any]) -> str:

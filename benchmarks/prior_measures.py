@@ -70,10 +70,13 @@ class Coder:
         with torch.no_grad():
             return net.decode(net.codebook(domain)(net.encode(crops)).codes)  # type: ignore[operator]
 
-    def made(self, subject: Subject, domain: str, values: Tensor) -> Tensor:
-        """Linear crops to linear crops. [N, C, S, S]"""
-        given = subject.encoded(self.encoding, domain, values)
-        return self.encoding.decode(domain, self.project(domain, given))
+    def clean(self, domain: str, crops: Tensor) -> Tensor:
+        """Encoded crops as the maps stage is told to change them. [N, 3, S, S]"""
+        return self.project(domain, crops) if self.routed else self.projection.cleaned(crops)
+
+    def cleaned(self, subject: Subject, domain: str, values: Tensor) -> Tensor:
+        """`clean` of linear crops. [N, C, S, S]"""
+        return self.encoding.decode(domain, self.clean(domain, subject.encoded(self.encoding, domain, values)))
 
     def codes(self, domain: str, crops: Tensor) -> dict[str, Tensor]:
         """Indices that crops get in the codebooks that matter to their domain. int64 [N, h, w]"""
@@ -175,7 +178,7 @@ def denoising(coder: Coder, subjects: Sequence[Subject]) -> list[Denoised]:
         for subject in subjects:
             truth, skin = subject.compared(domain, subject.clean(domain)), subject.skin
             spoilt = subject.spoilt(domain)
-            pair = [subject.compared(domain, each) for each in (spoilt, coder.made(subject, domain, spoilt))]
+            pair = [subject.compared(domain, each) for each in (spoilt, coder.cleaned(subject, domain, spoilt))]
             if free:
                 pair = [scaled(each, truth, skin) for each in pair]
             sums.add(

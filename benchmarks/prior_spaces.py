@@ -38,6 +38,7 @@ from nextface.prior.data.heads import BANDS
 from nextface.prior.data.lights import draw_lights
 from nextface.prior.data.source import FacesSettings, GeneratedFaces
 from nextface.prior.encoding import Encoding
+from nextface.prior.fusion import DOMAINS
 from nextface.prior.projection import Projection
 from nextface.prior.regulariser import Regulariser
 from nextface.prior.settings import SMALL_AUTOENCODER
@@ -190,6 +191,13 @@ def _tangent_normals(slopes: Tensor) -> Tensor:
     return torch.nn.functional.normalize(torch.cat([slopes, torch.ones_like(slopes[:, :1])], 1), dim=1)
 
 
+class Held(Projection):
+    """What codes hold of crops: the plain projection, without a denoiser."""
+
+    def cleaned(self, crops: Tensor) -> Tensor:
+        return self(crops)
+
+
 def wished(answers: Answers, maps: Tensor, in_tone: bool) -> Tensor:
     """The maps as the prior wants them, all at once. in_tone: with the albedo's tone left to the maps, as in a fit. [R, R, 7]"""
     crops = answers.views.crops(maps)
@@ -209,9 +217,7 @@ def measured(
 ) -> tuple[list[Row], Cost, list[Tensor]]:
     """An arm's rows, its cost, and what it wants of each person's spoilt maps, [R, R, 7]."""
     projection = Projection.read(weights, torch.device("cpu"))
-    exact = replace(
-        projection, encoding=replace(projection.encoding, noise_floor=(0.0,) * len(projection.encoding.noise_floor))
-    )
+    held = Held(projection.net, replace(projection.encoding, noise_floor=(0.0,) * len(DOMAINS)))
     errors: dict[str, list[Tensor]] = {}
     wishes, costs = [], []
     for person in people:
@@ -220,7 +226,7 @@ def measured(
         built = time.perf_counter() - began
         answers = Answers.of(projection, views, model, person.seen, ())
         wishes.append(wished(answers, person.spoilt, in_tone=True))
-        whole = wished(replace(answers, projection=exact), person.truth, in_tone=False)
+        whole = wished(replace(answers, projection=held), person.truth, in_tone=False)
         for name in MAP_CHANNELS:
             parts = [_error(name, each, person) for each in (whole, person.spoilt, wishes[-1])]
             errors.setdefault(name, []).append(torch.stack(parts))

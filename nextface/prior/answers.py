@@ -88,7 +88,7 @@ class Answers:
         return self.views.decoded(self.projection.encoding, domain, encoded)
 
     def ask(self, domain: str, crop: Tensor, generator: torch.Generator) -> Tensor:
-        """The projection of encoded crops; the crops themselves where the network is not asked. [N, 3, S, S]
+        """Encoded crops as the prior cleans them; the crops themselves where the network is not asked. [N, 3, S, S]
 
         They are shifted and perhaps mirrored first: codes flip on a grid, which falls elsewhere each time.
         """
@@ -96,7 +96,7 @@ class Answers:
         if len(self.asked):
             draw = _Draw.of(self.views.size, generator)
             given = masked(crop, self.known)[self.asked]
-            answer = draw.undo(self.projection(draw.apply(given, domain)), domain)
+            answer = draw.undo(self.projection.cleaned(draw.apply(given, domain)), domain)
             inside = draw.undo(draw.apply(torch.ones_like(given), ""), "")
             found[self.asked] = torch.where(inside > 0.5, answer, found[self.asked])
         return found

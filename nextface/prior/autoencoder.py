@@ -90,7 +90,12 @@ def _middle(channels: int, groups: int) -> list[nn.Module]:
 
 
 class CodebookNet(nn.Module):
-    """Encoder, codebook and decoder under the names of the published checkpoints. Subclasses choose the codes."""
+    """Encoder, codebook and decoder under the names of the published checkpoints. Subclasses choose the codes.
+
+    denoiser: a second encoder, for spoilt crops, where one was trained; the published system has none
+    """
+
+    denoiser: Encoder | None
 
     def __init__(self, settings: AutoencoderSettings) -> None:
         super().__init__()
@@ -98,6 +103,7 @@ class CodebookNet(nn.Module):
         self.encoder = Encoder(settings)
         self.quantize = VectorQuantizer(settings.codes, settings.code_channels)
         self.generator = Generator(settings)
+        self.denoiser = None
 
     def encode(self, image: Tensor) -> Tensor:
         """Crops in -1…1 to latent maps, not yet quantised. [B, 3, S, S] -> [B, D, S/f, S/f]

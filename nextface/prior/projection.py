@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from nextface.errors import InputError
-from nextface.prior.autoencoder import CodebookNet
+from nextface.prior.autoencoder import CodebookNet, Encoder
+from nextface.prior.checkpoint import put_weights
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS, FusedNet
-from nextface.prior.train.sizes import PRESETS, Checkpoint
+from nextface.prior.train.sizes import DENOISER, PRESETS, Checkpoint
 from nextface.textures import MAP_CHANNELS
 
 NETWORKS = ("FusedAutoencoder", "FusedSwapper", "VQAutoencoder", "Swapper")
@@ -38,7 +39,7 @@ class Projection:
     """Encode, nearest codes, decode.
 
     net:     on its device, in evaluation; encoding: how crops reach it
-    seconds: that one crop takes
+    seconds: that one crop takes to be cleaned
     weights: by domain, how far its answers are to be followed, 0…1: 0 where they are known to lead away from the truth
     """
 
@@ -50,12 +51,28 @@ class Projection:
     def __call__(self, crops: Tensor) -> Tensor:
         """Encoded crops, mid-grey where unknown, to what the codes say of them. `[N, 3, S, S]` in about -1…1"""
         with torch.no_grad():
-            latent = self.net.encode(crops.to(memory_format=torch.channels_last))
-            fused = self.net.fuse(latent) if isinstance(self.net, FusedNet) else self.net.quantize(latent)
-            return self.net.decode(fused.codes)
+            return self._decoded(self.net.encode(crops.to(memory_format=torch.channels_last)))
+
+    def cleaned(self, crops: Tensor) -> Tensor:
+        """Spoilt crops, brought nearer to what the codes know. `[N, 3, S, S]`
+
+        With a denoiser: x + G(Q(D(x))) − G(Q(E(x))). What codes cannot hold is missing from both terms and stays; what the two
+        encoders tell apart is the spoiling. Without one, the projection.
+        """
+        denoiser = self.net.denoiser
+        if denoiser is None:
+            return self(crops)
+        with torch.no_grad():
+            given = crops.to(memory_format=torch.channels_last)
+            wanted, held = self._decoded(torch.cat([denoiser(given), self.net.encode(given)])).chunk(2)
+            return crops + wanted - held
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        fused = self.net.fuse(latent) if isinstance(self.net, FusedNet) else self.net.quantize(latent)
+        return self.net.decode(fused.codes)
 
     def floor(self, domain: str) -> float:
-        """Root mean square error of the projection of an own crop, in -1…1."""
+        """Root mean square of what `cleaned` changes in a clean crop, in -1…1."""
         return self.encoding.noise_floor[DOMAINS.index(domain)]
 
     @classmethod
@@ -69,6 +86,12 @@ class Projection:
         """`read` for a file already read."""
         path = checkpoint.path
         net = cast(CodebookNet, checkpoint.build(NETWORKS, PRESETS["published"]))
+        second = {
+            key.removeprefix(DENOISER): each for key, each in checkpoint.beside.items() if key.startswith(DENOISER)
+        }
+        if second:
+            net.denoiser = Encoder(net.settings)
+            put_weights(net.denoiser, second, path)
         net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         notes = checkpoint.notes.get("encoding")
         encoding = Encoding.from_notes(notes) if isinstance(notes, dict) else PUBLISHED_ENCODING
@@ -86,7 +109,7 @@ class Projection:
         seconds = 0.0
         for _ in range(2):
             began = time.perf_counter()
-            float(self(crop).sum())
+            float(self.cleaned(crop).sum())
             seconds = time.perf_counter() - began
             if seconds > _SLOW:
                 break

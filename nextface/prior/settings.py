@@ -172,4 +172,4 @@ SMALL_AUTOENCODER = AutoencoderSettings(
 )
 SMALL_FUSION = FusionSettings(stacks=2, layers=2, heads=4, mask_size=16)
 SMALL_SWAP = SwapSettings(identity_channels=128, sizes=(16, 32, 64))
-SMALL_IDENTITY = IdentitySettings(widths=(16, 32, 64, 128), blocks=(1, 2, 2, 1), embedding_channels=128)
+SMALL_IDENTITY = IdentitySettings(widths=(16, 32, 64, 64), blocks=(1, 2, 2, 1), embedding_channels=128)

@@ -33,7 +33,7 @@ class Says(Projection):
 
     answer: Callable[[Tensor], Tensor] = torch.zeros_like
 
-    def __call__(self, crops: Tensor) -> Tensor:
+    def cleaned(self, crops: Tensor) -> Tensor:
         return self.answer(crops)
 
 

@@ -19,12 +19,12 @@ from nextface.textures import channels
 
 
 class Same(Projection):
-    def __call__(self, crops: Tensor) -> Tensor:
+    def cleaned(self, crops: Tensor) -> Tensor:
         return crops
 
 
 class Grey(Projection):
-    def __call__(self, crops: Tensor) -> Tensor:
+    def cleaned(self, crops: Tensor) -> Tensor:
         return torch.zeros_like(crops)
 
 

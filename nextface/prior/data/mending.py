@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, normalize, pad
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, normalize, pad
 
 from nextface.color import luminance
 from nextface.prior.data.faces import Faces
@@ -18,6 +18,9 @@ GRID = 10
 _SENSOR_NOISE = 0.006
 _WIDEST_BLUR = 1.6
 """Standard deviation, pixels of a crop of 128."""
+_MARK = 1.0 / 8.0
+_FAINTEST = 0.7
+"""Share of a mark's contrast that a fit may lack."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def photographed(faces: Faces, chances: Chances, grain: Tensor) -> Tensor:
 
 
 def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
-    """Maps of one domain with what a fit leaves in them: shading, highlights, tint, noise and blur. [B, C, S, S]
+    """Maps of one domain with what a fit leaves in them: shading, highlights, tint, noise and blur, and marks of the skin (brows,
+    stubble, moles) that it has found in part. [B, C, S, S]
 
     domain: "diffuse", "specular", "roughness" or "normal"
     """
@@ -80,8 +84,9 @@ def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
     gloss = luminance_of(faces.highlight)
     if domain == "diffuse":
         tint = (0.12 * (torch.stack([number[5], number[6], number[7]], 1)[:, :, 0] - 0.5)).exp()
-        trace = (0.7 * number[8] * shading + 0.08 * number[9] * smooth[:, :1]).exp()
-        values = faces.diffuse * trace * tint + 0.8 * number[10] * faces.highlight
+        trace = (0.7 * number[8].square() * shading + 0.08 * number[9] * smooth[:, :1]).exp()
+        plain = torch.lerp(faces.diffuse, _coarse(faces.diffuse, faces.covered), _FAINTEST * number[11])
+        values = plain * trace * tint + 0.8 * number[10].square() * faces.highlight
     elif domain == "normal":
         wrong = faces.normal + (number[8] * 1.2 - 1.0) * (faces.normal - faces.mesh_normal)
         values = normalize(wrong + 0.10 * number[9] * smooth + 1e-6, dim=1) * faces.covered
@@ -110,6 +115,14 @@ def _skin_mean(values: Tensor, skin: Tensor) -> Tensor:
 
 def _grown(grid: Tensor, size: int) -> Tensor:
     return interpolate(grid, (size, size), mode="bicubic", align_corners=False)
+
+
+def _coarse(values: Tensor, covered: Tensor) -> Tensor:
+    """Without what is finer than `_MARK` of the crop, such as a fit starts from. [B, C, S, S], [B, 1, S, S]"""
+    size = values.shape[-1]
+    block = max(1, round(_MARK * size))
+    mean = avg_pool2d(values * covered, block) / avg_pool2d(covered, block).clamp_min(1e-3)
+    return interpolate(mean, (size, size), mode="bilinear", align_corners=False) * covered
 
 
 def _taken(grain: Tensor, place: Tensor, size: int) -> Tensor:

@@ -48,8 +48,8 @@ class Autoencoding:
         opponent: Opponent | None = None,
         fresh: tuple[str, ...] = (),
     ) -> None:
-        """trained: beginnings of the names of parameters that learn; denoise: inputs are spoilt; fresh: domains whose
-        codebooks start from data"""
+        """trained: beginnings of the names of parameters that learn; denoise: inputs are spoilt, and the network has a
+        `denoiser` beside its encoder; fresh: domains whose codebooks start from data"""
         self.net, self.run, self.denoise, self.opponent, self.fresh = net, run, denoise, opponent, fresh
         if isinstance(net, VQAutoencoder):
             self.pass_through: Callable[[Tensor, Tensor], Outcome] = self._joint
@@ -77,9 +77,8 @@ class Autoencoding:
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
         settings = self.run.settings
         given = self._given(batch)
-        with self.run.autocast():
-            outcome = self.pass_through(given, batch.domain)
-        image = at_least_single(outcome.image)
+        outcome = self._made(given, batch.domain)
+        image = outcome.image
         terms = {
             "pixel": pixel_loss(image, batch.image, batch.mask),
             "perceptual": self.run.perceptual(inside(image, batch.image, batch.mask), batch.image),
@@ -102,14 +101,13 @@ class Autoencoding:
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
         """What the network makes of clean crops with its present weights. [B, 3, S, S]"""
-        with self.run.autocast():
-            return at_least_single(self.pass_through(batch.image, batch.domain).image)
+        return self._made(batch.image, batch.domain).image
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> list[Tensor]:
         given = self._given(batch, torch.Generator().manual_seed(0))
-        with self.learner.averages_in_place(), self.run.autocast():
-            made = self.pass_through(given, batch.domain).image
+        with self.learner.averages_in_place():
+            made = self._made(given, batch.domain).image
         return [given, made, batch.image] if self.denoise else [given, made]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -133,15 +131,25 @@ class Autoencoding:
         whole = Draws.of(world * len(batch.image), draws or self.run.draws)
         return corrupted(batch.image, batch.domain, whole.own(self.run.processes), batch.mask)
 
-    def _joint(self, image: Tensor, domain: Tensor) -> Outcome:
-        assert isinstance(self.net, VQAutoencoder)
-        made = self.net(image)
-        return Outcome(made.image, made.quantized.loss, {DOMAINS[0]: made.quantized.indices}, made.latent)
+    def _made(self, given: Tensor, domain: Tensor) -> Outcome:
+        """The reconstruction; of a denoiser, the crops with the change that it asks for (`Projection.cleaned`)."""
+        encode = self.net.denoiser or self.net.encode
+        with self.run.autocast():
+            outcome = self.pass_through(encode(given), domain)
+            image = at_least_single(outcome.image)
+            if self.net.denoiser is not None:
+                with torch.no_grad():
+                    held = at_least_single(self.pass_through(self.net.encode(given), domain).image)
+                image = given + image - held
+        return outcome._replace(image=image)
 
-    def _routed(self, image: Tensor, domain: Tensor) -> Outcome:
+    def _joint(self, latent: Tensor, domain: Tensor) -> Outcome:
+        quantized = self.net.quantize(latent)
+        return Outcome(self.net.decode(quantized.codes), quantized.loss, {DOMAINS[0]: quantized.indices}, latent)
+
+    def _routed(self, latent: Tensor, domain: Tensor) -> Outcome:
         """Reflectance moves the shared codes as well: the fusion network sees every crop on them."""
         assert isinstance(self.net, FusedAutoencoder)
-        latent = self.net.encode(image)
         routed = self.net.route(latent, domain)
         wide = at_least_single(latent.detach())
         shared = self.net.quantize.nearest(wide)
@@ -152,10 +160,9 @@ class Autoencoding:
         }
         return Outcome(self.net.decode(routed.codes), loss, chosen, latent)
 
-    def _fused(self, image: Tensor, domain: Tensor) -> Outcome:
+    def _fused(self, latent: Tensor, domain: Tensor) -> Outcome:
         """The codebooks rest; the encoder stays near the codes of each crop's own domain."""
         assert isinstance(self.net, FusedAutoencoder)
-        latent = self.net.encode(image)
         fused = self.net.fuse(latent)
         distance = torch.stack([each.distance for each in fused.quantized])[
             domain, torch.arange(len(domain), device=domain.device)

@@ -81,8 +81,10 @@ def read_sizes(name: str) -> Sizes:
     return Sizes.from_notes(notes, name)
 
 
-BESIDE = ("identity.", "templates.")
-"""Beginnings of the keys that a whole prior's file has beside those of its network (`nextface.prior.bundle`)."""
+DENOISER = "denoiser."
+BESIDE = (DENOISER, "identity.", "templates.")
+"""Beginnings of the keys that a file may have beside those of its network: of the stage denoise, and of a whole prior
+(`nextface.prior.bundle`)."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def make_task(prepared: Prepared, run: Run) -> Task:
         "stage1": ("",),
         "stage2": ("encoder.", "quantize", "generator."),
         "fusion": ("encoder.", "fusion.", "generator."),
-        "denoise": ("encoder.",),
+        "denoise": ("denoiser.",),
     }[prepared.stage]
     return Autoencoding(
         cast("VQAutoencoder | FusedAutoencoder", net),
@@ -140,7 +141,9 @@ def _network(
     if stage == "stage1" or (stage == "stage2" and settings.domain):
         return checkpoint.build(("VQAutoencoder",), sizes), ()
     if stage == "denoise":
-        return checkpoint.build(("VQAutoencoder", "FusedAutoencoder"), sizes), ()
+        net = cast("VQAutoencoder | FusedAutoencoder", checkpoint.build(("VQAutoencoder", "FusedAutoencoder"), sizes))
+        net.denoiser = copy.deepcopy(net.encoder)
+        return net, ()
     if stage == "swapper":
         checkpoint.demand(("VQAutoencoder", "FusedAutoencoder"))
         swaps = build("Swapper" if checkpoint.network == "VQAutoencoder" else "FusedSwapper", sizes)
