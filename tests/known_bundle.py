@@ -47,5 +47,6 @@ def save_known_bundle(folder: Path, model: MorphableModel) -> Path:
     shape = torch.zeros(len(TONES), len(model.shape_basis))
     heads = replace(Templates.of_maps(model, shape, known_maps()), embeddings=torch.eye(len(TONES), CHANNELS))
     path = folder / "bundle.safetensors"
-    save_bundle(path, Checkpoint.read(swapper), Checkpoint.read(identity), heads, ENCODING, {}, {})
+    read = Checkpoint.read(swapper)
+    save_bundle(path, read, read, Checkpoint.read(identity), heads, {}, {})  # without a denoiser
     return path

@@ -1,7 +1,7 @@
 """Pack a trained prior into the file that is shipped: python tools/pack_prior.py STAGES OUTPUT --weights diffuse=1 specular=1 …
 
 STAGES is a folder as tools/train_default_prior.py leaves it, with the weights of each stage in a folder of its own; swapper,
-denoise (for the noise floors) and identity are needed, the others are told of on the card.
+denoise and identity are needed, the others are told of on the card.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def pack(stages: Path, output: Path, count: int, weights: dict[str, float], resu
         "templates": persons,
         "results": results,
     }
-    save_bundle(output, read["swapper"], read["identity"], templates, encoding, weights, card)
+    save_bundle(output, read["swapper"], read["denoise"], read["identity"], templates, weights, card)
 
 
 def choose(

@@ -1,7 +1,7 @@
 """A whole prior in one file: the fused network with its swap blocks, an encoder of identities, and heads to swap into.
 
-The file is a checkpoint of the network (safetensors) that holds more: keys that begin with `identity.` and `templates.`, and in
-its metadata the weights of the domains and the card. Numbers are stored in half precision and become single when they are read.
+The file is a checkpoint of the network (safetensors) that holds more: keys that begin with `denoiser.`, `identity.` and
+`templates.`, and in its metadata the weights of the domains and the card. Numbers are stored in half precision and become single when they are read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nextface.prior.encoding import Encoding
 from nextface.prior.identity import IdentityEncoder
 from nextface.prior.projection import PUBLISHED_ENCODING, Projection
 from nextface.prior.templates import Templates
-from nextface.prior.train.sizes import PRESETS, Checkpoint, build
+from nextface.prior.train.sizes import DENOISER, PRESETS, Checkpoint, build
 
 LIMIT = 16_000_000
 """Bytes that a file may have."""
@@ -67,13 +67,13 @@ class Bundle:
 def save_bundle(
     path: Path,
     swapper: Checkpoint,
+    denoise: Checkpoint,
     identity: Checkpoint,
     templates: Templates,
-    encoding: Encoding,
     weights: Mapping[str, float],
     card: Mapping[str, Any],
 ) -> None:
-    """Write a bundle. encoding: with the noise floors; weights: of the domains, 0…1; card: JSON values.
+    """Write a bundle. denoise: of the same network as the swapper; weights: of the domains, 0…1; card: JSON values.
 
     Raises InputError where parts do not fit, OutputError where the file would be too large or cannot be written.
     """
@@ -86,7 +86,12 @@ def save_bundle(
             f"{identity.path}: describes a face by {given} numbers, the swapper in {swapper.path} was trained on {wanted}, the "
             f"templates have {templates.embeddings.shape[1]}; pack what was trained together"
         )
-    tensors = swapper.weights | {_IDENTITY + key: each for key, each in identity.weights.items()}
+    if any(not torch.equal(each, swapper.weights[key]) for key, each in denoise.weights.items()):
+        raise InputError(
+            f"{denoise.path}: cleans for another network than that of {swapper.path}; train both from one file"
+        )
+    denoiser = {key: each for key, each in denoise.beside.items() if key.startswith(DENOISER)}
+    tensors = swapper.weights | denoiser | {_IDENTITY + key: each for key, each in identity.weights.items()}
     halves = {
         key: _half(key, each) for key, each in tensors.items() if not key.endswith(COMPUTED)
     } | templates.tensors()
@@ -99,7 +104,7 @@ def save_bundle(
     notes = {
         "network": swapper.network,
         "sizes": replace(own, identity=other.identity).notes(),
-        "encoding": encoding.notes(),
+        "encoding": denoise.notes.get("encoding", {}),
         "weights": dict(weights),
         "templates": {"model": templates.model},
         "card": dict(card),

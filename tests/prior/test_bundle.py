@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,14 @@ from nextface.morphable.model import MorphableModel
 from nextface.prior import bundle as bundle_module
 from nextface.prior.bundle import Bundle, save_bundle
 from nextface.prior.checkpoint import COMPUTED, read_notes, read_weights, save_tensors, save_weights
+from nextface.prior.encoding import Encoding
+from nextface.prior.fusion import FusedAutoencoder
 from nextface.prior.identity import IdentityEncoder
 from nextface.prior.projection import PUBLISHED_ENCODING, Projection
 from nextface.prior.settings import SwapSettings
 from nextface.prior.swapper import FusedSwapper
 from nextface.prior.templates import Templates
-from nextface.prior.train.sizes import PRESETS, Checkpoint
+from nextface.prior.train.sizes import DENOISER, PRESETS, Checkpoint
 from nextface.textures import MAP_CHANNELS
 
 CPU = torch.device("cpu")
@@ -38,9 +41,20 @@ def model(toy: MorphableModel) -> MorphableModel:
     return with_face_points(toy)
 
 
-def checkpoint(net: nn.Module, path: Path) -> Checkpoint:
-    save_weights(net, path, {"sizes": SIZES.notes(), "encoding": ENCODING.notes()})
+def checkpoint(net: nn.Module, path: Path, encoding: Encoding = ENCODING) -> Checkpoint:
+    save_weights(net, path, {"sizes": SIZES.notes(), "encoding": encoding.notes()})
     return Checkpoint.read(path)
+
+
+def cleaning(swapper: FusedSwapper) -> FusedAutoencoder:
+    """The swapper's network with a denoiser, as the stage denoise leaves it."""
+    net = FusedAutoencoder(TOY, TOY_FUSION).eval()
+    own = swapper.state_dict()
+    net.load_state_dict({key: own[key] for key in net.state_dict()})
+    net.denoiser = copy.deepcopy(net.encoder)
+    with torch.no_grad():
+        net.denoiser.blocks[0].weight.mul_(0.5)
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +82,18 @@ def templates(model: MorphableModel) -> Templates:
 @pytest.fixture(scope="module")
 def parts(
     swapper: FusedSwapper, identity: IdentityEncoder, templates: Templates, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Checkpoint, Checkpoint, Templates]:
+) -> tuple[Checkpoint, Checkpoint, Checkpoint, Templates]:
     folder = tmp_path_factory.mktemp("parts")
-    return checkpoint(swapper, folder / "swapper"), checkpoint(identity, folder / "identity"), templates
+    denoise = checkpoint(cleaning(swapper), folder / "denoise", FLOORS)
+    return checkpoint(swapper, folder / "swapper"), denoise, checkpoint(identity, folder / "identity"), templates
 
 
 @pytest.fixture(scope="module")
-def packed(parts: tuple[Checkpoint, Checkpoint, Templates], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(
+    parts: tuple[Checkpoint, Checkpoint, Checkpoint, Templates], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "prior.safetensors"
-    save_bundle(path, *parts, FLOORS, WEIGHTS, CARD)
+    save_bundle(path, *parts, WEIGHTS, CARD)
     return path
 
 
@@ -89,6 +106,7 @@ def test_what_was_packed_is_read(packed: Path, swapper: FusedSwapper, identity: 
     assert isinstance(found.projection.net, FusedSwapper) and found.identity is not None and found.templates is not None
     for net, other in ((found.projection.net, swapper), (found.identity, identity)):
         own, given = net.state_dict(), other.state_dict()
+        own = {key: each for key, each in own.items() if not key.startswith(DENOISER)}
         assert own.keys() == given.keys()
         for key, tensor in own.items():
             assert tensor.dtype == given[key].dtype
@@ -121,6 +139,9 @@ def test_a_bundle_is_a_checkpoint_of_its_network(packed: Path, swapper: FusedSwa
         expected = swapper.decode(swapper.fuse(swapper.encode(crops())).codes)
     assert float((projection(crops()) - expected).abs().median()) < 5e-3
     assert projection.floor("roughness") == 0.5
+    with torch.no_grad():
+        wanted = swapper.decode(swapper.fuse(cleaning(swapper).denoiser(crops())).codes)
+    assert float((projection.cleaned(crops()) - (crops() + wanted - expected)).abs().median()) < 1e-2
 
 
 def test_a_plain_checkpoint_has_a_projection_alone(tmp_path: Path):
@@ -153,22 +174,28 @@ def test_another_identity_encoder_takes_the_place(
 def test_a_file_too_large_is_not_written(parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bundle_module, "LIMIT", 50_000)
     with pytest.raises(OutputError, match=r"would take 0\.\d MB"):
-        save_bundle(tmp_path / "large.safetensors", *parts, FLOORS, WEIGHTS, CARD)
+        save_bundle(tmp_path / "large.safetensors", *parts, WEIGHTS, CARD)
     assert not list(tmp_path.iterdir())
 
 
 def test_parts_that_do_not_fit_are_not_packed(parts, tmp_path: Path):
-    swaps, identifies, templates = parts
-    for wrong in ((identifies, identifies), (swaps, swaps)):
+    swaps, cleans, identifies, templates = parts
+    for wrong in ((identifies, cleans, identifies), (swaps, cleans, swaps)):
         with pytest.raises(InputError, match="needed here"):
-            save_bundle(tmp_path / "a", *wrong, templates, FLOORS, WEIGHTS, CARD)
+            save_bundle(tmp_path / "a", *wrong, templates, WEIGHTS, CARD)
+    foreign = replace(
+        cleans, weights=cleans.weights | {"quantize.embedding.weight": torch.zeros(TOY.codes, TOY.code_channels)}
+    )
+    with pytest.raises(InputError, match="another network"):
+        save_bundle(tmp_path / "a", swaps, foreign, identifies, templates, WEIGHTS, CARD)
     key = "encoder.blocks.0.weight"
-    huge = replace(swaps, weights=swaps.weights | {key: torch.full_like(swaps.weights[key], 1e6)})
+    much = {key: torch.full_like(swaps.weights[key], 1e6)}
+    huge = [replace(each, weights=each.weights | much) for each in (swaps, cleans)]
     with pytest.raises(InputError, match=key):
-        save_bundle(tmp_path / "a", huge, identifies, templates, FLOORS, WEIGHTS, CARD)
+        save_bundle(tmp_path / "a", *huge, identifies, templates, WEIGHTS, CARD)
     other = replace(swaps, sizes=replace(SIZES, swap=SwapSettings(identity_channels=6, sizes=(16, 32))))
     with pytest.raises(InputError, match="6"):
-        save_bundle(tmp_path / "a", other, identifies, templates, FLOORS, WEIGHTS, CARD)
+        save_bundle(tmp_path / "a", other, cleans, identifies, templates, WEIGHTS, CARD)
     assert not list(tmp_path.iterdir())
 
 

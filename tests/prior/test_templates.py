@@ -105,7 +105,7 @@ def _as(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
-def _picture(width: int, height: int, form: str = "PNG", mode: str = "L") -> Tensor:
+def _picture(width: int, height: int, form: str = "WEBP", mode: str = "RGB") -> Tensor:
     file = io.BytesIO()
     Image.new(mode, (width, height)).save(file, form)
     return _as(file.getvalue())
@@ -121,10 +121,10 @@ def _picture(width: int, height: int, form: str = "PNG", mode: str = "L") -> Ten
         {"maps.0": torch.zeros(7, 64, 64)},
         {"maps.0": _as(b"\x80\x04cos\nsystem\n(S'true'\ntR.")},
         {"maps.0": _picture(64, 64)},
-        {"maps.0": _picture(32, 7 * 32)},
-        {"maps.0": _picture(60, 7 * 60)},
-        {"maps.0": _picture(64, 7 * 64, mode="RGB")},
-        {"maps.0": _picture(64, 7 * 64, form="BMP")},
+        {"maps.0": _picture(32, 3 * 32)},
+        {"maps.0": _picture(60, 3 * 60)},
+        {"maps.0": _picture(64, 3 * 64, mode="RGBA")},
+        {"maps.0": _picture(64, 3 * 64, form="PNG")},
     ],
     ids=lambda change: next(iter(change)) if isinstance(change, dict) else None,
 )
