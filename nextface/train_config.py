@@ -12,9 +12,9 @@ STAGES = {
     "stage1": "auto-encoder with one codebook, of all domains together",
     "stage2": "a codebook for each domain in one run, from stage 1; with --domain the published run of one domain",
     "fusion": "the network that mixes the codebooks, from stage 2 (or a stage-1 and four stage-2 files)",
-    "denoise": "the encoder learns to bring spoilt crops back to clean ones, from fusion",
+    "denoise": "a second encoder that brings spoilt crops back to clean ones, from fusion",
     "identity": "a small encoder of identities",
-    "swapper": "decoding with the identity of another face, from fusion or denoise, with an identity encoder",
+    "swapper": "decoding with the identity of another face, from fusion, with an identity encoder",
 }
 """The stages in their order, with what each trains."""
 

@@ -18,7 +18,7 @@ from nextface.prior.answers import Answers
 from nextface.rendering.bake import fill
 from nextface.textures import MAP_CHANNELS, LaplacianTexture, channels, resized
 
-STRENGTH = 0.1
+STRENGTH = 1.0
 """Of a pull at weight 1, as a share of the photo's own gradient when the stage began. That fades as the photo is met; measured
 against what is left of it, the prior would fade with it."""
 _MEMORY = 0.5
