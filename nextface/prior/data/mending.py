@@ -84,9 +84,9 @@ def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
     gloss = luminance_of(faces.highlight)
     if domain == "diffuse":
         tint = (0.12 * (torch.stack([number[5], number[6], number[7]], 1)[:, :, 0] - 0.5)).exp()
-        trace = (0.7 * number[8].square() * shading + 0.08 * number[9] * smooth[:, :1]).exp()
+        trace = (0.7 * number[8] * shading + 0.08 * number[9] * smooth[:, :1]).exp()
         plain = torch.lerp(faces.diffuse, _coarse(faces.diffuse, faces.covered), _FAINTEST * number[11])
-        values = plain * trace * tint + 0.8 * number[10].square() * faces.highlight
+        values = plain * trace * tint + 0.8 * number[10] * faces.highlight
     elif domain == "normal":
         wrong = faces.normal + (number[8] * 1.2 - 1.0) * (faces.normal - faces.mesh_normal)
         values = normalize(wrong + 0.10 * number[9] * smooth + 1e-6, dim=1) * faces.covered
