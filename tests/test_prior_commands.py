@@ -188,7 +188,7 @@ def test_what_cannot_be_used_is_one_line(bundle, crops: Path, tmp_path: Path, ca
     fails(3, "takes identities of 5 numbers, but the identity encoder gives 9",
           "swap", "-r", crops / "a.png", *aligned, "--checkpoint", bundle, "--identity", wrong)  # fmt: skip
     monkeypatch.setattr(prior_commands, "installed_prior", lambda checkpoint: None)
-    fails(3, "no prior is installed; give its file with --checkpoint", "swap", "-r", crops / "a.png", *aligned)
+    fails(3, "no prior is installed; give the file of a trained one", "swap", "-r", crops / "a.png", *aligned)
     fails(2, "name the crops to swap", "swap", "-r", crops / "a.png", "--domain", "normal", "-o", "out")
     fails(2, "--references", "swap", "-o", "out")
     fails(2, "invalid choice", "mend")
