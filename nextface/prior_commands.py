@@ -240,5 +240,7 @@ def _file(checkpoint: Path | None, config: OptimConfig) -> Path:
     """The prior to use. Raises InputError."""
     found = checkpoint or installed_prior(config.prior_checkpoint)
     if found is None:
-        raise InputError("no prior is installed; give the file of a trained one (docs/prior_training.md) with --checkpoint")
+        raise InputError(
+            "no prior is installed; give the file of a trained one (docs/prior_training.md) with --checkpoint"
+        )
     return found
