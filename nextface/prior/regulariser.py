@@ -18,9 +18,6 @@ from nextface.prior.answers import Answers
 from nextface.rendering.bake import fill
 from nextface.textures import MAP_CHANNELS, LaplacianTexture, channels, resized
 
-STRENGTH = 1.0
-"""Of a pull at weight 1, as a share of the photo's own gradient when the stage began. That fades as the photo is met; measured
-against what is left of it, the prior would fade with it."""
 _MEMORY = 0.5
 """Share of the earlier answers in the present one."""
 _ROUND = 0.02
@@ -89,14 +86,17 @@ class Regulariser:
         return [raw * strength for raw, strength in zip(self._aim.gradients(levels), self._strength, strict=True)]
 
     def _balanced(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Strength of each level by channel, so that each domain pulls at `STRENGTH` times its weight. [7] each"""
+        """Strength of each level by channel, so that at weight 1 each domain pulls as the photo did when the stage began. [7] each
+
+        The photo's pull fades as it is met; measured against what is left of it, the prior's would fade with it.
+        """
         strengths = []
         for photo, raw, full in zip(self._photo, self._aim.gradients(levels), self._aim.full(levels), strict=True):
             own = torch.maximum(_norms(raw), self._aim.faint * _norms(full))
             weight = photo.new_tensor(
                 [self.weights.get(name, 0.0) for name, n in MAP_CHANNELS.items() for _ in range(n)]
             )
-            strengths.append(STRENGTH * weight * photo / own.clamp_min(1e-20))
+            strengths.append(weight * photo / own.clamp_min(1e-20))
         return strengths
 
 

@@ -17,7 +17,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.prior.answers import Answers, _Draw
 from nextface.prior.checkpoint import save_weights
 from nextface.prior.projection import PUBLISHED_ENCODING, Projection
-from nextface.prior.regulariser import STRENGTH, Regulariser, pulled
+from nextface.prior.regulariser import Regulariser, pulled
 from nextface.prior.settings import AutoencoderSettings
 from nextface.prior.views import CropViews
 from nextface.rendering.skin import statistical_maps
@@ -132,7 +132,7 @@ def test_the_edge_of_what_is_known_does_not_count(views, model, levels):
 def test_a_prior_that_agrees_does_not_pull(mode: str, views, model, levels):
     """The views' blur is not taken for a wish."""
     pull = regulariser(says(lambda crops: crops), views, model, levels, mode=mode)
-    assert max(float(gradient.abs().max()) for gradient in pull.gradients(levels)) < 1e-3 * STRENGTH
+    assert max(float(gradient.abs().max()) for gradient in pull.gradients(levels)) < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["uv", "image"])
@@ -194,7 +194,7 @@ def test_weights_scale_the_pull_and_zero_leaves_a_domain_out(mode: str, views, m
     assert float(more[..., where["normal"]].abs().max()) == 0.0
 
 
-def test_a_pull_is_a_tenth_of_the_photo_s_and_less_for_faint_wishes(views, model, levels):
+def test_a_pull_is_as_strong_as_the_photo_s_and_less_for_faint_wishes(views, model, levels):
     """Over the texels that the prior has a say in; a wish much fainter pulls in proportion, not as much."""
 
     def share(answer: Callable[[Tensor], Tensor]) -> float:
@@ -203,8 +203,8 @@ def test_a_pull_is_a_tenth_of_the_photo_s_and_less_for_faint_wishes(views, model
         photo = resized(pull.answers.confidence[None], 16).norm()
         return float(own / photo)
 
-    assert share(lambda crops: -torch.ones_like(crops)) == pytest.approx(2.0 * STRENGTH, rel=1e-3)
-    assert share(lambda crops: crops + 1e-4) < 0.1 * STRENGTH
+    assert share(lambda crops: -torch.ones_like(crops)) == pytest.approx(2.0, rel=1e-3)
+    assert share(lambda crops: crops + 1e-4) < 0.1
 
 
 def test_answers_are_averaged_over_refreshes(views, model, levels):
