@@ -32,7 +32,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "identity": {"batch": 16, "iterations": 500, "learning_rate": 2e-3, "final_rate": 2e-5},
     "swapper": {"iterations": 800, "learning_rate": 1e-3, "final_rate": 4e-5},
 }
-"""What differs from the stages' own defaults: schedules that two cores finish in an hour and a half."""
+"""What differs from the stages' own defaults: short schedules, for two cores."""
 BEFORE = {"stage2": "stage1", "fusion": "stage2", "denoise": "fusion", "swapper": "fusion"}
 
 
@@ -43,8 +43,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    with joined_processes(options.device) as (_, device):
+    with joined_processes(options.device) as (processes, device):
+        if processes.world > 1:
+            torch.set_num_threads(1)
         faces: list[GeneratedFaces] = []
 
         def source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch.device) -> GeneratedFaces:
