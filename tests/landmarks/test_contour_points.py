@@ -24,7 +24,6 @@ from nextface.landmarks.contour_points import ibug68
 from nextface.morphable import load_model
 from nextface.morphable.cache import with_landmarks
 from nextface.morphable.model import LandmarkEmbedding, MorphableModel
-from nextface.paths import default_model_folder
 from nextface.pipeline import observation_of
 
 MIRRORED = [
@@ -36,11 +35,6 @@ MIRRORED = [
     *(64, 63, 62, 61, 60, 67, 66, 65),
 ]
 """The point on the other side of the face."""
-
-
-@pytest.fixture(scope="module")
-def head() -> MorphableModel:
-    return load_model(default_model_folder() / "open_head.h5")
 
 
 def annotated(folder: Path) -> MorphableModel:

@@ -57,11 +57,6 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture(scope="module")
-def head() -> MorphableModel:
-    return read_open_head(default_model_folder() / "open_head.h5")
-
-
-@pytest.fixture(scope="module")
 def scene(head: MorphableModel) -> Scene:
     return known_scene(head, seed=3, yaw=25.0)
 

@@ -13,8 +13,6 @@ from benchmarks.crop_metrics import squares
 from benchmarks.prior_crops import HELD_OUT_SEED, MAPS, _kept, trained_faces, unseen_face, upright
 from benchmarks.unseen.faces import scene_crop, unseen_photo
 from benchmarks.unseen.traces import Lit, left_by_a_fit
-from nextface.morphable.open_head import read_open_head
-from nextface.paths import default_model_folder
 from nextface.prior.bundle import Bundle
 from nextface.prior.crops import YAWS
 from nextface.prior.data.source import FacesSettings
@@ -27,11 +25,6 @@ from nextface.prior.swapper import FusedSwapper
 
 ENCODING = Encoding(image_size=48)
 SIZE = 32
-
-
-@pytest.fixture(scope="module")
-def head():
-    return read_open_head(default_model_folder() / "open_head.h5")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,6 @@ from scipy.spatial import cKDTree
 
 from nextface.color import luminance
 from nextface.errors import ConfigError
-from nextface.morphable.model import MorphableModel
-from nextface.morphable.open_head import read_open_head
-from nextface.paths import default_model_folder
 from nextface.prior.crops import YAWS
 from nextface.prior.data.faces import FaceDrawer, Faces
 from nextface.prior.data.heads import BANDS, Heads, bent, crop_scene, draw_expression, draw_shape, see
@@ -43,11 +40,6 @@ SMALL = FacesSettings(batch=10, crops_per_face=5, people=40, identities=2, expre
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def head() -> MorphableModel:
-    return read_open_head(default_model_folder() / "open_head.h5")
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ from synthetic_photo import known_scene
 from torch import Tensor
 
 from nextface.errors import InputError
-from nextface.morphable import load_model
 from nextface.morphable.model import MorphableModel
-from nextface.paths import default_model_folder
 from nextface.prior.crops import TEMPLATE, TEMPLATE_SIZE, WINDOWS, YAWS, model_points
 from nextface.prior.views import CropViews, map_resolution
 from nextface.rendering.bake import bake
@@ -21,11 +19,6 @@ from nextface.rendering.camera import Camera
 from nextface.rendering.jit import plain_torch
 from nextface.rendering.normals import vertex_normals
 from nextface.scene import Scene
-
-
-@pytest.fixture(scope="module")
-def head() -> MorphableModel:
-    return load_model(default_model_folder() / "open_head.h5")
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,6 @@ from benchmarks.unseen.faces import LIGHTS as LIGHTS_EACH
 from benchmarks.unseen.faces import photo_crop, relit_photo, scene_crop, turned, unseen_photo
 from benchmarks.unseen.patterns import process, reaction_diffusion
 from nextface.color import linear_to_srgb
-from nextface.morphable.model import MorphableModel
-from nextface.morphable.open_head import read_open_head
-from nextface.paths import default_model_folder
 from nextface.prior.encoding import CHANNELS, Encoding
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,11 +40,6 @@ settings = FacesSettings(2, 2, people=4, identities=1, expressions=1, partners=T
 next(GeneratedFaces(head, settings, Encoding(image_size=16)))
 print(json.dumps({"opened": opened, "modules": sorted(sys.modules)}))
 """
-
-
-@pytest.fixture(scope="module")
-def head() -> MorphableModel:
-    return read_open_head(default_model_folder() / "open_head.h5")
 
 
 @pytest.fixture(scope="module")

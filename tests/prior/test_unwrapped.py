@@ -8,8 +8,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from nextface.morphable.model import MorphableModel
-from nextface.morphable.open_head import read_open_head
-from nextface.paths import default_model_folder
 from nextface.prior.crops import YAWS
 from nextface.prior.data.faces import FaceDrawer, Faces
 from nextface.prior.data.heads import BANDS, Heads, Views, draw_shape, see
@@ -26,11 +24,6 @@ from nextface.rendering.transport import COARSE_DIRECTIONS, Transport
 from nextface.textures import channels
 
 SIZE = 128
-
-
-@pytest.fixture(scope="module")
-def head() -> MorphableModel:
-    return read_open_head(default_model_folder() / "open_head.h5")
 
 
 @pytest.fixture(scope="module")
