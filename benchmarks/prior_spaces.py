@@ -206,7 +206,8 @@ def wished(answers: Answers, maps: Tensor, in_tone: bool) -> Tensor:
     for domain, where in channels().items():
         crop = answers.encoded(domain, crops)
         answer = answers.ask(domain, crop, generator)
-        answer = answers.in_tone(domain, crop, answer) if in_tone else answer
+        if in_tone and domain == "diffuse":
+            answer = answers.in_tone(domain, answer, answers.gains(domain, crop, answer))
         wish = answers.wish(domain, crop, answer)
         changes[:, where] = answers.decoded(domain, crop + wish) - answers.decoded(domain, crop)
     return maps + answers.views.maps(changes, answers.weight)[0]

@@ -32,6 +32,9 @@ class TrainSettings(IniSettings):
     people: str = setting(
         "", "data", "folder with a subfolder of aligned photos for each person (VGGFace2-HQ's layout)"
     )
+    fits: str = setting(
+        "", "data", "folder of fits of generated faces (tools/fit_generated.py), half of the rows of the stage denoise"
+    )
     generated: float = weight(
         0.0, "data", "share of the rows that the face generator makes beside folders; without folders it makes all"
     )

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from nextface.prior.batch import BatchSource
 from nextface.prior.data.source import GeneratedFaces
 from nextface.prior.train.loop import WEIGHTS, train
 from nextface.prior.train.processes import joined_processes
 from nextface.prior.train.sizes import Sizes
-from nextface.prior.train.sources import faces_of, open_generator
+from nextface.prior.train.sources import beside_fits, faces_of, open_generator, with_fits
 from nextface.prior.train.stages import Start
 from nextface.train_config import TrainSettings
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], metavar="STAGE")
+    parser.add_argument("--fits", default="", help="folder of tools/fit_generated.py, for the stage denoise")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -48,10 +50,12 @@ def main() -> None:
             torch.set_num_threads(1)
         faces: list[GeneratedFaces] = []
 
-        def source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch.device) -> GeneratedFaces:
+        def source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch.device) -> BatchSource:
+            rows = beside_fits(settings) if settings.fits else settings.batch
             if not faces:
-                faces.append(open_generator(stage, settings, sizes, settings.batch, device))
-            return faces[0].anew(faces_of(stage, settings, settings.batch))
+                faces.append(open_generator(stage, settings, sizes, rows, device))
+            generated = faces[0].anew(faces_of(stage, settings, rows))
+            return with_fits(generated, settings) if settings.fits else generated
 
         for stage in options.stages or STAGES:
             settings = replace(
@@ -60,6 +64,7 @@ def main() -> None:
                 device=device.type,
                 precision="bfloat16",
                 save_every=400,
+                fits=options.fits if stage == "denoise" else "",
             )
             before = BEFORE.get(stage)
             files = (options.folder / before / WEIGHTS,) if before else ()

@@ -27,6 +27,7 @@ from nextface.scene import Scene
 from nextface.textures import COARSEST, MAP_CHANNELS, RELIEF_FROM, LaplacianTexture, SkinMaps
 
 MOVES = ("maps",)
+MOVES_WITH_PRIOR = (*MOVES, "exposure", "white_balance")
 
 _SIGN = (1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0)
 
@@ -50,7 +51,7 @@ _COVERED = 0.4
 def fit_maps(
     scene: Scene, observation: Observation, model: MorphableModel, config: OptimConfig, progress: Progress
 ) -> Scene:
-    """Move `MOVES` so that the drawn skin meets the photo texel by texel.
+    """Move `MOVES`, or `MOVES_WITH_PRIOR`, so that the drawn skin meets the photo texel by texel.
 
     Texels that no accepted pixel saw are filled afterwards, level by level: by their mirror image where that was
     seen, else by what the coarser levels say.
@@ -72,7 +73,8 @@ def fit_maps(
     levels, weight = _optimised(reached, surface, pull, observation, model, config, progress, assembled)
     seen = surface.shown(weight)
     filled = fill_unseen(LaplacianTexture(levels), LaplacianTexture(reached), seen, seen.new_tensor(_SIGN))
-    return assembled(filled.levels, confidence_map(seen))
+    found = assembled(filled.levels, confidence_map(seen))
+    return found if pull is None else pull.tinted(found)
 
 
 def _optimised(

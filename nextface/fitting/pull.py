@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from nextface.errors import NextfaceError
 from nextface.fitting.surface import Surface
 from nextface.morphable.model import MorphableModel
 from nextface.scene import Scene
+from nextface.textures import LaplacianTexture
 
 if TYPE_CHECKING:
     from nextface.prior.projection import Projection
@@ -117,6 +118,25 @@ class Pull:
                     pull.refresh(own)
                 for gradient, more in zip(gradients, pull.gradients(own), strict=False):
                     gradient[row] += more
+
+    def tinted(self, scene: Scene) -> Scene:
+        """The scene with the tint that the prior gives each skin, and the gains of its light the less for it.
+
+        Skin of one colour under light of another looks like both exchanged, so that fitting cannot tell. The photo stays explained but
+        for highlights, which have the light's colour alone.
+        """
+        weight = _followed(self.config, self.projection)["diffuse"]
+        if scene.maps is None or weight == 0.0:
+            return scene
+        tint = torch.stack([pull.tint for pull in self._pulls]) ** min(weight, 1.0)
+        diffuse = LaplacianTexture([level * tint[:, None, None] for level in scene.maps.diffuse.levels])
+        red, green, blue = tint.log().unbind(-1)
+        return replace(
+            scene,
+            maps=replace(scene.maps, diffuse=diffuse),
+            exposure=scene.exposure - green,
+            white_balance=scene.white_balance - torch.stack([red - green, blue - green], -1),
+        )
 
     def _begun(self, levels: Sequence[Tensor], gradients: Sequence[Tensor], weight: Tensor) -> list[Regulariser]:
         from nextface.prior.answers import Answers

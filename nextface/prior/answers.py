@@ -21,12 +21,10 @@ _FACING_POWER = 2.0
 """Of the cosine to the viewer, in a pixel's weight."""
 _CONFIDENT = 0.3
 """Mean weight of its pixels from which a texel counts in full."""
-_ENOUGH = 0.02
+ENOUGH = 0.02
 """Mean weight of a view's pixels from which the network is asked about it."""
 _REACH = 1.0 / 64.0
 """Largest shift of a crop before it is projected, as a share of its side."""
-_OWN_TONE = ("diffuse",)
-"""Domains whose answers get the photo's tone."""
 _GAINS = (0.5, 2.0)
 
 
@@ -67,7 +65,7 @@ class Answers:
         seen = resized(seen[None], views.resolution)[0]
         known = views.covered * closed(views.crops(seen) > 0.5)
         weight = pixel_weight(views, model, known)
-        enough = weight.mean((1, 2, 3)) >= _ENOUGH
+        enough = weight.mean((1, 2, 3)) >= ENOUGH
         weight = weight * enough[:, None, None, None]
         _, share = views.maps(torch.zeros_like(weight), weight)
         confidence = seen * (share / _CONFIDENT).clamp_max(1.0)
@@ -106,19 +104,20 @@ class Answers:
         change = answer - crop
         return change.sign() * (change.abs() - self.projection.floor(domain)).clamp_min(0.0)
 
-    def in_tone(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
-        """The answer with the gain of each channel, common to all views, that gives it the crops' mean in linear light.
+    def gains(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
+        """Each channel's gain, common to all views, that takes the crops' mean in linear light to the answer's. [3]
 
-        That is for the albedo: its tone is the photo's matter, how it changes over the face is the prior's. With gains for each
-        view, light that differs between the sides of the face would pass for tone. A regression with an offset would flatten the
-        answer by as much as crops and answer differ.
+        With gains for each view, light that differs between the sides of the face would pass for tone.
         """
-        if domain not in _OWN_TONE:
-            return answer
         encoding = self.projection.encoding
-        told = encoding.decode(domain, answer)
-        means = [(self.weight * each).sum((0, 2, 3), keepdim=True) for each in (encoding.decode(domain, crop), told)]
-        return encoding.encode(domain, told * (means[0] / means[1].clamp_min(1e-6)).clamp(*_GAINS))
+        means = [(self.weight * encoding.decode(domain, each)).sum((0, 2, 3)) for each in (crop, answer)]
+        return (means[1] / means[0].clamp_min(1e-6)).clamp(*_GAINS)
+
+    def in_tone(self, domain: str, answer: Tensor, gains: Tensor) -> Tensor:
+        """The answer without its `gains`: how the albedo changes over the face is what it pulls to. A regression with an offset would
+        flatten the answer by as much as crops and answer differ."""
+        encoding = self.projection.encoding
+        return encoding.encode(domain, encoding.decode(domain, answer) / gains[:, None, None])
 
 
 @dataclass(frozen=True)

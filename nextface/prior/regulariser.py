@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from nextface.color import luminance
 from nextface.prior.answers import Answers
 from nextface.rendering.bake import fill
 from nextface.textures import MAP_CHANNELS, LaplacianTexture, channels, resized
@@ -46,6 +47,9 @@ class Aim(Protocol):
 class Regulariser:
     """The pull on one head's maps, levels `[s, s, 7]` from coarse to fine, stacked as in `MAP_CHANNELS`.
 
+    tint: gains of the channels, of luminance 1, that the answers would give the albedo. It is no pull, for what the skin's colour is and
+    what the light's no photo tells: see `Pull.tinted`. [3]
+
     Call `begin` once, `refresh` from time to time and `gradients` in every iteration. Nothing depends on other photos.
     """
 
@@ -55,6 +59,7 @@ class Regulariser:
         self.weights = {name: weights[name] for name in MAP_CHANNELS if weights[name] > 0.0}
         self._aim = MODES[mode](answers)
         self._generator = torch.Generator().manual_seed(seed)
+        self.tint = answers.weight.new_ones(3)
         self._earlier: dict[str, Tensor] = {}
         self._photo: list[Tensor] = []
         self._strength: list[Tensor] = []
@@ -74,7 +79,11 @@ class Regulariser:
             answer = self.answers.ask(domain, crop, self._generator)
             answer = torch.lerp(answer, self._earlier.get(domain, answer), _MEMORY)
             self._earlier[domain] = answer
-            found[domain] = self.answers.in_tone(domain, crop, answer)
+            if domain == "diffuse":
+                gains = self.answers.gains(domain, crop, answer)
+                self.tint = gains / luminance(gains)
+                answer = self.answers.in_tone(domain, answer, gains)
+            found[domain] = answer
         self._aim.take(levels, crops, found)
         if not self._strength:
             self._strength = self._balanced(levels)

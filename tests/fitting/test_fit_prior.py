@@ -19,7 +19,7 @@ from torch import Tensor
 from nextface import paths, pipeline
 from nextface.config import OptimConfig
 from nextface.fitting import pull as stage_pull
-from nextface.fitting.maps import fit_maps
+from nextface.fitting.maps import MOVES_WITH_PRIOR, fit_maps
 from nextface.fitting.observation import Observation
 from nextface.fitting.progress import Progress
 from nextface.fitting.pull import SHIPPED, prior_file
@@ -112,6 +112,27 @@ def test_domains_that_the_file_leaves_out_are_not_pulled(
             assert same(fitted(portraits[:1], model, replace(CONFIG, prior_checkpoint=str(path))), expected)
         (message,) = [record.getMessage() for record in caplog.records if "no say" in record.getMessage()]
         assert "diffuse, specular" in message
+
+
+def test_the_prior_splits_the_tint_between_skin_and_light(portraits, model, rough: Path, without: SkinMaps):
+    """A grey answer makes the skin greyer and the light redder by as much, so that the skin looks the same."""
+    scene, observation = Scene.join([portraits[0].truth]), Observation.join([portraits[0].observation])
+    before = scene.detached()
+    found = {}
+    for weight in (0.5, 1.0):
+        config = replace(CONFIG, prior_checkpoint=str(rough), **{**NONE, "weight_prior_diffuse": weight})
+        after = fit_maps(scene, observation, model, config, Progress("maps", 1))
+        old = before.state()
+        moved = [name for name, new in after.state().items() if name not in old or not torch.equal(old[name], new)]
+        assert {name.split(".")[0] for name in moved} == set(MOVES_WITH_PRIOR)
+        assert after.maps is not None
+        means = after.maps.diffuse.full().mean((1, 2))
+        found[weight] = (after.gain() / before.gain())[0]
+        same = means * after.gain() / (without.diffuse.full().mean((1, 2)) * before.gain())
+        assert torch.allclose(same, torch.ones(1, 3), atol=0.1)  # up to the pull on the pattern
+    red, _, blue = found[1.0].log()
+    assert red > blue + 0.02
+    assert torch.allclose(found[0.5], found[1.0].sqrt(), atol=0.05)
 
 
 @pytest.mark.parametrize("mode", ["uv", "image"])

@@ -12,6 +12,7 @@ from known_prior import ENCODING, SIZE, save_constant_prior, save_random_prior, 
 from synthetic_photo import known_scene
 from torch import Tensor
 
+from nextface.color import luminance
 from nextface.errors import ConfigError, InputError
 from nextface.morphable.model import MorphableModel
 from nextface.prior.answers import Answers, _Draw
@@ -153,18 +154,35 @@ def test_the_maps_follow_the_prior(mode: str, views, model, levels):
         assert float(errors[1]) < 0.5 * float(errors[0]), name
 
 
-def test_the_albedo_keeps_its_tone(views, model, levels):
-    """A gain of linear light brings an answer of another tone to the photo's, the same for all views; its range is bounded."""
+def test_an_answer_is_told_apart_into_tone_and_pattern(views, model, levels):
+    """A gain of linear light is found, the same for all views, within its range; without it the answer is the crop again."""
     answers = Answers.of(says(torch.zeros_like), views, model, torch.ones(128, 128, 1), ())
     crop = answers.encoded("diffuse", answers.crops(levels))
     linear = ENCODING.decode("diffuse", crop)
-    for gain, kept in ((0.8, True), (0.2, False)):
-        found = answers.in_tone("diffuse", crop, ENCODING.encode("diffuse", gain * linear))
-        assert torch.allclose(found, crop, atol=1e-3) == kept
+    gains = torch.tensor([0.9, 0.8, 0.7])
+    answer = ENCODING.encode("diffuse", gains[:, None, None] * linear)
+    assert torch.allclose(answers.gains("diffuse", crop, answer), gains, atol=1e-3)
+    assert torch.allclose(answers.in_tone("diffuse", answer, gains), crop, atol=1e-3)
+    far = answers.gains("diffuse", crop, ENCODING.encode("diffuse", 0.2 * linear))
+    assert torch.allclose(far, torch.full((3,), 0.5))
     tilted = crop.clone()
     tilted[1] += 0.2
-    assert float((answers.in_tone("diffuse", crop, tilted) - crop)[1].abs().mean()) > 0.05
-    assert answers.in_tone("roughness", crop, tilted) is tilted
+    gains = answers.gains("diffuse", crop, tilted)
+    assert float((answers.in_tone("diffuse", tilted, gains) - crop)[1].abs().mean()) > 0.05
+
+
+def test_the_tint_is_the_answers_colour_without_its_lightness(views, model, levels):
+    """Of all answers the tint is read off anew; a grey change leaves it 1."""
+
+    def times(gains: list[float]) -> Callable[[Tensor], Tensor]:
+        gain = torch.tensor(gains)[:, None, None]
+        return lambda crops: ENCODING.encode("diffuse", gain * ENCODING.decode("diffuse", crops))
+
+    for gains in ([0.8, 0.8, 0.8], [0.9, 0.8, 0.7]):
+        only = dict.fromkeys(MAP_CHANNELS, 0.0) | {"diffuse": 1.0}
+        pull = regulariser(says(times(gains)), views, model, levels, weights=only)
+        expected = torch.tensor(gains) / luminance(torch.tensor(gains))
+        assert torch.allclose(pull.tint, expected, atol=2e-3)
 
 
 def test_wishes_below_the_noise_floor_are_none(views, model):

@@ -21,6 +21,10 @@ _WIDEST_BLUR = 1.6
 _MARK = 1.0 / 8.0
 _FAINTEST = 0.7
 """Share of a mark's contrast that a fit may lack."""
+_USUAL_SKIN = (0.31, 0.19, 0.13)
+"""Geometric mean of the generated people's linear albedo, to which fits draw a skin's tone."""
+_DRAWN = 0.6
+"""Share of the way to the usual skin that a fit may go."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ def photographed(faces: Faces, chances: Chances, grain: Tensor) -> Tensor:
 
 
 def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
-    """Maps of one domain with what a fit leaves in them: shading, highlights, tint, noise and blur, and marks of the skin (brows,
-    stubble, moles) that it has found in part. [B, C, S, S]
+    """Maps of one domain with what a fit leaves in them: shading, highlights, a tint, a tone nearer to the usual, noise and blur, and
+    marks of the skin (brows, stubble, moles) that it has found in part. [B, C, S, S]
 
     domain: "diffuse", "specular", "roughness" or "normal"
     """
@@ -83,7 +87,9 @@ def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
     shading = (shading / _skin_mean(shading, faces.skin)).log().clamp(-2.0, 1.5)
     gloss = luminance_of(faces.highlight)
     if domain == "diffuse":
-        tint = (0.12 * (torch.stack([number[5], number[6], number[7]], 1)[:, :, 0] - 0.5)).exp()
+        tint = (0.4 * (torch.stack([number[5], number[6], number[7]], 1)[:, :, 0] - 0.5)).exp()
+        usual = faces.diffuse.new_tensor(_USUAL_SKIN)[:, None, None]
+        tint = tint * (usual / _skin_mean(faces.diffuse, faces.skin).clamp_min(1e-3)) ** (_DRAWN * number[13])
         trace = (0.7 * number[8] * shading + 0.08 * number[9] * smooth[:, :1]).exp()
         plain = torch.lerp(faces.diffuse, _coarse(faces.diffuse, faces.covered), _FAINTEST * number[11])
         values = plain * trace * tint + 0.8 * number[10] * faces.highlight
@@ -92,7 +98,7 @@ def corrupted(domain: str, faces: Faces, chances: Chances) -> Tensor:
         values = normalize(wrong + 0.10 * number[9] * smooth + 1e-6, dim=1) * faces.covered
     else:
         sign = 1.0 if domain == "specular" else -1.0
-        trace = 0.25 * (number[8] - 0.5) + 0.10 * number[9] * smooth[:, :1]
+        trace = 0.5 * (number[8] - 0.5) + 0.10 * number[9] * smooth[:, :1]
         trace = trace + sign * (number[10] - 0.3) * (0.25 * shading + 2.0 * gloss).clamp(-0.4, 0.4)
         values = torch.lerp(getattr(faces, domain), _skin_mean(getattr(faces, domain), faces.skin), 0.7 * number[11])
         values = values * (1.0 + trace)

@@ -32,7 +32,7 @@ WEIGHTS = "weights.safetensors"
 SETTINGS = "settings.ini"
 FREE = frozenset("device iterations logEvery sampleEvery saveEvery threads workers".split())
 """Settings that may change when a run goes on."""
-PLACES = frozenset("imagenet people photos reflectance sizes".split())
+PLACES = frozenset("fits imagenet people photos reflectance sizes".split())
 """Settings that name files of the machine: they stay out of the weights' metadata."""
 FLOOR_BATCHES = 16
 """Batches over which the noise floor is measured at the end."""

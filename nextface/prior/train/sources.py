@@ -16,6 +16,7 @@ from nextface.prior.crops import LAYOUTS, WINDOWS
 from nextface.prior.data.source import FacesSettings, GeneratedFaces
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
+from nextface.prior.train.fits import FitSource
 from nextface.prior.train.folders import (
     FolderSettings,
     FolderSource,
@@ -69,6 +70,8 @@ def open_source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch
 
     Raises ConfigError, InputError.
     """
+    if stage == "denoise" and settings.fits:
+        return with_fits(open_generator(stage, settings, sizes, beside_fits(settings), device), settings)
     named = settings.people if stage in PAIRED else settings.photos or settings.reflectance
     made = round(settings.batch * settings.generated) if named else settings.batch
     generated = open_generator(stage, settings, sizes, made, device) if made else None
@@ -77,6 +80,19 @@ def open_source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch
     encoding = folder_encoding(settings, sizes) if generated is None else generated.encoding
     folders = open_folders(stage, settings, encoding, settings.batch - made)
     return folders if generated is None else MixedSource([generated, folders])
+
+
+def beside_fits(settings: TrainSettings) -> int:
+    """Rows of a batch that are generated where the others are fits. Raises ConfigError."""
+    if settings.batch % 2:
+        raise ConfigError(f"batch = {settings.batch} rows cannot be half of fits; give an even number")
+    return settings.batch // 2
+
+
+def with_fits(generated: GeneratedFaces, settings: TrainSettings) -> MixedSource:
+    """Generated faces, spoilt by rule, with as many rows of fits. Raises ConfigError, InputError."""
+    fits = FitSource.of(Path(settings.fits), generated.encoding, beside_fits(settings), settings.seed)
+    return MixedSource([generated, fits])
 
 
 def open_generator(
