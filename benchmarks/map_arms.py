@@ -22,13 +22,17 @@ from nextface.fitting.pull import Pull, prior_weights
 from nextface.morphable import MorphableModel
 from nextface.prior.answers import Answers
 from nextface.prior.checkpoint import read_notes
+from nextface.prior.data.source import FacesSettings, draw_population
+from nextface.prior.data.unwrapped import unwrapped
 from nextface.prior.regulariser import Regulariser
-from nextface.rendering.skin import statistical_maps
 from nextface.scene import Scene
 from nextface.textures import MAP_CHANNELS, SkinMaps, resized
 
 KINDS = ("none", "prior", "mean", "truth")
-"""Without a prior; with it; pulled to the model's mean skin; pulled to the truth, which no prior can beat."""
+"""Without a prior; with it; pulled to the mean of the people that the prior learns from; pulled to the truth, which no prior can beat."""
+PEOPLE = 64
+"""Whose mean that is."""
+_MEANS: dict[tuple[str, int], Tensor] = {}
 ONES = (1.0,) * len(MAP_CHANNELS)
 
 
@@ -81,8 +85,21 @@ def known_maps(shared: SharedScene, kind: str, model: MorphableModel, resolution
         if shared.truth is None or shared.truth.maps is None:
             raise ValueError(f"{shared.name}: the truth of a real photo is not known")
         return stacked(shared.truth.maps)
-    average = replace(shared.scene, albedo=torch.zeros_like(shared.scene.albedo))
-    return stacked(statistical_maps(average, model, resolution))
+    return mean_maps(model, resolution)
+
+
+def mean_maps(model: MorphableModel, resolution: int) -> Tensor:
+    """Of generated people, drawn once. [T, T, 7]"""
+    key = model.name, resolution
+    if key not in _MEANS:
+        _MEANS[key] = _mean_maps(model, resolution)
+    return _MEANS[key]
+
+
+def _mean_maps(model: MorphableModel, resolution: int) -> Tensor:
+    zones, noise, people = draw_population(model, FacesSettings(people=PEOPLE), torch.Generator().manual_seed(0))
+    rows = (people.rows(torch.tensor([number])) for number in range(PEOPLE))
+    return torch.stack([unwrapped(row, zones, noise, model, resolution)[0] for row in rows]).mean(0)
 
 
 def stacked(maps: SkinMaps) -> Tensor:

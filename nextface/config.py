@@ -148,7 +148,11 @@ class OptimConfig(IniSettings):
         "the maps stage starts from the 'statistical' maps, or from those that the 'prior' makes for the photo's identity",
         choices=("statistical", "prior"),
     )
-    weight_prior_diffuse: float = weight(1.0, "prior", "pull on the diffuse map, 1 = a tenth of the photo's; 0 = none")
+    weight_prior_diffuse: float = weight(
+        1.0,
+        "prior",
+        "pull on the diffuse map, 1 = as strong as the photo's, 0 = none; the share, up to 1, of the prior's tint that the skin gets",
+    )
     weight_prior_specular: float = weight(1.0, "prior", "pull on the specular map")
     weight_prior_roughness: float = weight(1.0, "prior", "pull on the roughness map")
     weight_prior_normal: float = weight(1.0, "prior", "pull on the normal map")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from known_prior import save_random_prior, with_face_points
 from synthetic_photo import BANDS, known_scene, portrait_of
+from torch import Tensor
 
 pytest.importorskip("benchmarks", reason="needs a checkout")
 
-from benchmarks import map_tables, prior_maps
-from benchmarks.map_arms import Arm, fitted, known_maps, pulled_to
+from benchmarks import map_arms, map_tables, prior_maps
+from benchmarks.map_arms import Arm, fitted, known_maps, pulled_to, stacked
 from benchmarks.map_scores import MapScore, change, gain, map_score, paired, photo_residual, root_change, spread
 from benchmarks.prior_maps import NOTHING, Bench, summary, tune
 from benchmarks.prior_photos import compare
@@ -29,6 +30,32 @@ from nextface.textures import LaplacianTexture, SkinMaps
 
 CONFIG = OptimConfig(device="cpu", bands=BANDS, texture_resolution=256, iter_step3=16, prior_every=8)
 STRONG = (30.0, 30.0, 30.0, 30.0)
+
+
+@pytest.fixture(autouse=True)
+def toy_mean(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The mean skin of the toy, which nobody is generated for."""
+    if "head" in request.fixturenames:
+        return
+
+    def mean(model: MorphableModel, resolution: int) -> Tensor:
+        scene = known_scene(model, seed=1)
+        return stacked(statistical_maps(replace(scene, albedo=0.0 * scene.albedo), model, resolution))
+
+    monkeypatch.setattr(map_arms, "mean_maps", mean)
+
+
+def test_the_mean_is_that_of_generated_people(head: MorphableModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(map_arms, "_MEANS", {})
+    found = {}
+    for count in (1, 2):
+        monkeypatch.setattr(map_arms, "PEOPLE", count)
+        found[count] = map_arms._mean_maps(head, 64)
+    assert found[2].shape == (64, 64, 7)
+    assert not torch.equal(found[1], found[2])
+    assert torch.equal(map_arms.mean_maps(head, 64), found[2])
+    again = [map_arms.mean_maps(head, 64).data_ptr() for _ in range(2)]
+    assert again[0] == again[1]
 
 
 def flat_maps(albedo: float = 0.4, specular: float = 0.5, roughness: float = 0.4, slope: float = 0.0) -> SkinMaps:
