@@ -142,7 +142,9 @@ def test_a_bundle_is_a_checkpoint_of_its_network(packed: Path, swapper: FusedSwa
     with torch.no_grad():
         wanted = swapper.decode(swapper.fuse(cleaning(swapper).denoiser(crops())).codes)
     assert projection.cleaned(crops()).dtype == torch.float32, "whatever the arithmetic within"
-    monkeypatch.setattr(projections, "_halves", lambda device: False)  # codes of a network at random flip at a breath
+    monkeypatch.setattr(
+        "nextface.prior.projection._halves", lambda device: False
+    )  # codes of a network at random flip at a breath
     assert float((projection.cleaned(crops()) - (crops() + wanted - expected)).abs().median()) < 1e-2
 
 
