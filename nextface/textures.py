@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,11 @@ def upsample(level: Tensor, size: int) -> Tensor:
         return level
     channels_first = level.permute(0, 3, 1, 2)
     return interpolate(channels_first, (size, size), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+
+
+def relief(levels: Sequence[Tensor]) -> list[Tensor]:
+    """The levels of slopes, zero where coarser than `RELIEF_FROM`. [B, s, s, 2] each"""
+    return [level if level.shape[1] >= RELIEF_FROM else torch.zeros_like(level) for level in levels]
 
 
 def resized(image: Tensor, size: int) -> Tensor:

@@ -21,7 +21,7 @@ from nextface.rendering.bake import bake
 from nextface.rendering.camera import Camera
 from nextface.rendering.skin import statistical_maps
 from nextface.scene import Scene
-from nextface.textures import RELIEF_FROM, LaplacianTexture, SkinMaps, resized
+from nextface.textures import LaplacianTexture, SkinMaps, relief, resized
 
 if TYPE_CHECKING:
     from nextface.prior.swapping import Swapping
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _WITHOUT = "%s; the maps start from the statistical ones"
-_OWN_LOOK = ("eyes", "mouth_interior")
-"""Regions that stay the statistical model's."""
 
 
 def starting_maps(
@@ -109,13 +107,13 @@ class _Maker:
         skin = self.surface.seen.interpolate(self.model.regions["skin"][None, :, None])[:, 0]
         seen = self.surface.shown(skin, size)[row : row + 1]
         made[..., CHANNELS["diffuse"]] = in_tone(made[..., CHANNELS["diffuse"]], base[..., CHANNELS["diffuse"]], seen)
-        apart = torch.stack([self.model.regions[name] for name in _OWN_LOOK], 1).sum(1, keepdim=True).clamp(0.0, 1.0)
-        start = LaplacianTexture.from_image(torch.lerp(made, base, bake(apart[None], self.model, size)))
+        apart = bake(self.model.apart_from_skin()[None], self.model, size)
+        start = LaplacianTexture.from_image(torch.lerp(made, base, apart))
         found = {}
         for name, where in CHANNELS.items():
             levels = [level[..., where].contiguous() for level in start.levels]
             if name == "normal":
-                levels = [level if level.shape[1] >= RELIEF_FROM else torch.zeros_like(level) for level in levels]
+                levels = relief(levels)
             found[name] = LaplacianTexture([*levels, *own[name][len(levels) :]])
         return found
 

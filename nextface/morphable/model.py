@@ -97,6 +97,10 @@ class MorphableModel:
         """Per-vertex Fresnel weight, unclamped. `[B, Ka] -> [B, V, 1]`."""
         return self.specular_mean + combined(albedo, self.specular_basis)
 
+    def apart_from_skin(self) -> Tensor:
+        """Weight of eyes and mouth, of which the skin beside them says nothing. [V, 1]"""
+        return (self.regions["eyes"] + self.regions["mouth_interior"]).clamp(0.0, 1.0)[:, None]
+
     def trimmed(self, components: int) -> MorphableModel:
         """The same model with only the first `components` of every basis but the expression's."""
         return replace(

@@ -17,7 +17,7 @@ from nextface.morphable.model import MorphableModel
 from nextface.prior.answers import pixel_weight
 from nextface.prior.views import CropViews
 from nextface.rendering.bake import bake, fill
-from nextface.textures import RELIEF_FROM, LaplacianTexture, channels, resized, upsample
+from nextface.textures import LaplacianTexture, channels, relief, resized, upsample
 
 _FEATHER = 1.0 / 64.0
 """Width, as a share of the map's side, over which a view fades inside its edge."""
@@ -29,8 +29,6 @@ _LOOSE = 1e-3
 """Weight on a view's change of tone itself, beside its overlaps."""
 _CARRIED = 32
 """Side of the maps in which the tone of shown skin is carried on to the rest."""
-_OWN_LOOK = ("eyes", "mouth_interior")
-"""Regions to which the tone of the skin beside them says nothing."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,7 @@ def _as_maps(toned: Tensor) -> Tensor:
 
 def _relief(slopes: Tensor) -> Tensor:
     """Slopes less what is coarser than relief: what crops say of that is their networks' error about the mesh. [R, R, 2]"""
-    levels = LaplacianTexture.from_image(slopes[None]).levels
-    return LaplacianTexture(
-        [level if level.shape[1] >= RELIEF_FROM else torch.zeros_like(level) for level in levels]
-    ).full()[0]
+    return LaplacianTexture(relief(LaplacianTexture.from_image(slopes[None]).levels)).full()[0]
 
 
 def _of_view(row: int, crops: Tensor, views: CropViews, model: MorphableModel) -> tuple[Tensor, Tensor]:
@@ -140,7 +135,6 @@ def _carried(change: Tensor, shown: Tensor, model: MorphableModel) -> Tensor:
     share = resized(shown[None], side)
     coarse = resized((change * shown)[None], side) / share.clamp_min(1e-6)
     carried = upsample(fill(coarse, share), size)[0]
-    apart = torch.stack([model.regions[name] for name in _OWN_LOOK], 1).sum(1, keepdim=True).clamp(0.0, 1.0)
-    carried = carried * (1.0 - bake(apart[None], model, size)[0])
+    carried = carried * (1.0 - bake(model.apart_from_skin()[None], model, size)[0])
     carried[..., channels()["normal"]] = 0.0
     return carried

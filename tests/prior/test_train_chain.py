@@ -59,7 +59,7 @@ def chain(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             settings = replace(settings, learning_rate=1e-3, final_rate=1e-4)
         files = tuple(runs / name / WEIGHTS for name in start)
         given = Start(files, None if identity is None else runs / identity / WEIGHTS)
-        train(stage, settings, runs / stage, given, published=stage == "stage1")
+        train(stage, settings, runs / stage, given, published=stage in ("stage1", "denoise"))
 
     run("stage1")
     run("stage2", "stage1")
@@ -161,6 +161,7 @@ def test_published_layout(chain: Path):
     average = read_weights(chain / "stage1" / "net_g_latest.pth")
     own = load_file(chain / "stage1" / WEIGHTS)
     assert all(torch.equal(average[key], own[key]) for key in own)
+    load_weights(FusedAutoencoder(SIZES.autoencoder, SIZES.fusion), chain / "denoise" / "net_g_latest.pth")
 
 
 def test_published_stage_2_of_each_domain_and_its_fusion(chain: Path, crops: Path, tmp_path: Path):

@@ -19,7 +19,7 @@ from nextface.prior.train.learner import under
 from nextface.prior.train.perceptual import perceptual_loss
 from nextface.prior.train.processes import joined_processes
 from nextface.prior.train.records import Records
-from nextface.prior.train.sizes import Sizes
+from nextface.prior.train.sizes import DENOISER, Sizes
 from nextface.prior.train.sources import open_source
 from nextface.prior.train.stages import DISCRIMINATOR, Prepared, Start, make_task, prepare
 from nextface.prior.train.tasks import Run, Task
@@ -160,8 +160,9 @@ class Training:
 
     def publish(self) -> None:
         """The weights as the public code names and lays them out."""
-        learner = self.task.learner
-        save_published(learner.weights(), learner.averaged(), self.output / "net_g_latest.pth")
+        sets = self.task.learner.weights(), self.task.learner.averaged()
+        known = [{key: each for key, each in own.items() if not key.startswith(DENOISER)} for own in sets]
+        save_published(known[0], known[1], self.output / "net_g_latest.pth")
         opponent = self._opponent_weights()
         if opponent is not None:
             save_published(opponent, opponent, self.output / "net_d_latest.pth")
