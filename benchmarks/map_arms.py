@@ -24,6 +24,7 @@ from nextface.prior.answers import Answers
 from nextface.prior.checkpoint import read_notes
 from nextface.prior.data.source import FacesSettings, draw_population
 from nextface.prior.data.unwrapped import unwrapped
+from nextface.prior.projection import Answer
 from nextface.prior.regulariser import Regulariser
 from nextface.scene import Scene
 from nextface.textures import MAP_CHANNELS, SkinMaps, resized
@@ -113,8 +114,9 @@ class KnownAnswers(Answers):
 
     target: Tensor
 
-    def ask(self, domain: str, crop: Tensor, generator: torch.Generator) -> Tensor:
-        return self.encoded(domain, self.target)
+    def ask(self, domain: str, crop: Tensor, generator: torch.Generator) -> Answer:
+        known = self.encoded(domain, self.target)
+        return Answer(known, known)
 
     def wish(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
         """Nothing is held back: these answers have no noise."""

@@ -39,7 +39,7 @@ from nextface.prior.data.lights import draw_lights
 from nextface.prior.data.source import FacesSettings, GeneratedFaces
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
-from nextface.prior.projection import Projection
+from nextface.prior.projection import Answer, Projection
 from nextface.prior.regulariser import Regulariser
 from nextface.prior.settings import SMALL_AUTOENCODER
 from nextface.prior.train.loop import OpenSource, train
@@ -194,8 +194,8 @@ def _tangent_normals(slopes: Tensor) -> Tensor:
 class Held(Projection):
     """What codes hold of crops: the plain projection, without a denoiser."""
 
-    def cleaned(self, crops: Tensor) -> Tensor:
-        return self(crops)
+    def answer(self, crops: Tensor) -> Answer:
+        return Answer(self(crops), self(crops))
 
 
 def wished(answers: Answers, maps: Tensor, in_tone: bool) -> Tensor:
@@ -205,9 +205,8 @@ def wished(answers: Answers, maps: Tensor, in_tone: bool) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     for domain, where in channels().items():
         crop = answers.encoded(domain, crops)
-        answer = answers.ask(domain, crop, generator)
-        if in_tone and domain == "diffuse":
-            answer = answers.in_tone(domain, answer, answers.gains(domain, crop, answer))
+        answer = answers.ask(domain, crop, generator).cleaned
+        answer = answers.in_tone(domain, crop, answer) if in_tone and domain == "diffuse" else answer
         wish = answers.wish(domain, crop, answer)
         changes[:, where] = answers.decoded(domain, crop + wish) - answers.decoded(domain, crop)
     return maps + answers.views.maps(changes, answers.weight)[0]

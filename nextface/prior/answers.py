@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from nextface.morphable.model import MorphableModel
 from nextface.prior.crops import closed, masked, trusted
-from nextface.prior.projection import Projection
+from nextface.prior.projection import Answer, Projection
 from nextface.prior.views import CropViews
 from nextface.textures import LaplacianTexture, resized, upsample
 
@@ -85,18 +85,19 @@ class Answers:
         """The inverse of `encoded`. [N, 3, S, S] -> [N, C, S, S]"""
         return self.views.decoded(self.projection.encoding, domain, encoded)
 
-    def ask(self, domain: str, crop: Tensor, generator: torch.Generator) -> Tensor:
-        """Encoded crops as the prior cleans them; the crops themselves where the network is not asked. [N, 3, S, S]
+    def ask(self, domain: str, crop: Tensor, generator: torch.Generator) -> Answer:
+        """The prior's answer to encoded crops; the crops themselves where the network is not asked. [N, 3, S, S]
 
         They are shifted and perhaps mirrored first: codes flip on a grid, which falls elsewhere each time.
         """
-        found = crop.clone()
-        if len(self.asked):
-            draw = _Draw.of(self.views.size, generator)
-            given = masked(crop, self.known)[self.asked]
-            answer = draw.undo(self.projection.cleaned(draw.apply(given, domain)), domain)
-            inside = draw.undo(draw.apply(torch.ones_like(given), ""), "")
-            found[self.asked] = torch.where(inside > 0.5, answer, found[self.asked])
+        if not len(self.asked):
+            return Answer(crop, crop)
+        draw = _Draw.of(self.views.size, generator)
+        given = masked(crop, self.known)[self.asked]
+        inside = draw.undo(draw.apply(torch.ones_like(given), ""), "") > 0.5
+        found = Answer(crop.clone(), crop.clone())
+        for each, told in zip(found, self.projection.answer(draw.apply(given, domain)), strict=True):
+            each[self.asked] = torch.where(inside, draw.undo(told, domain), each[self.asked])
         return found
 
     def wish(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
@@ -113,10 +114,10 @@ class Answers:
         means = [(self.weight * encoding.decode(domain, each)).sum((0, 2, 3)) for each in (crop, answer)]
         return (means[1] / means[0].clamp_min(1e-6)).clamp(*_GAINS)
 
-    def in_tone(self, domain: str, answer: Tensor, gains: Tensor) -> Tensor:
+    def in_tone(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
         """The answer without its `gains`: how the albedo changes over the face is what it pulls to. A regression with an offset would
         flatten the answer by as much as crops and answer differ."""
-        encoding = self.projection.encoding
+        encoding, gains = self.projection.encoding, self.gains(domain, crop, answer)
         return encoding.encode(domain, encoding.decode(domain, answer) / gains[:, None, None])
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import huber_loss
 
 from nextface.color import luminance
 from nextface.prior.answers import Answers
+from nextface.prior.projection import Answer
 from nextface.rendering.bake import fill
 from nextface.textures import MAP_CHANNELS, LaplacianTexture, channels, resized
 
@@ -60,7 +61,7 @@ class Regulariser:
         self._aim = MODES[mode](answers)
         self._generator = torch.Generator().manual_seed(seed)
         self.tint = answers.weight.new_ones(3)
-        self._earlier: dict[str, Tensor] = {}
+        self._earlier: dict[str, Answer] = {}
         self._photo: list[Tensor] = []
         self._strength: list[Tensor] = []
 
@@ -77,13 +78,14 @@ class Regulariser:
         for domain in self.weights:
             crop = self.answers.encoded(domain, crops)
             answer = self.answers.ask(domain, crop, self._generator)
-            answer = torch.lerp(answer, self._earlier.get(domain, answer), _MEMORY)
+            earlier = self._earlier.get(domain, answer)
+            answer = Answer(*(torch.lerp(new, old, _MEMORY) for new, old in zip(answer, earlier, strict=True)))
             self._earlier[domain] = answer
+            found[domain] = answer.cleaned
             if domain == "diffuse":
-                gains = self.answers.gains(domain, crop, answer)
+                found[domain] = self.answers.in_tone(domain, crop, answer.cleaned)
+                gains = self.answers.gains(domain, crop, answer.plain)
                 self.tint = gains / luminance(gains)
-                answer = self.answers.in_tone(domain, answer, gains)
-            found[domain] = answer
         self._aim.take(levels, crops, found)
         if not self._strength:
             self._strength = self._balanced(levels)

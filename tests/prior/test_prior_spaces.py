@@ -13,19 +13,19 @@ from benchmarks.prior_spaces import Cost, Row, chosen, overall, wished
 from nextface.color import srgb_to_linear
 from nextface.prior.answers import Answers
 from nextface.prior.encoding import Encoding
-from nextface.prior.projection import Projection
+from nextface.prior.projection import Answer, Projection
 from nextface.prior.views import CropViews
 from nextface.textures import channels
 
 
 class Same(Projection):
-    def cleaned(self, crops: Tensor) -> Tensor:
-        return crops
+    def answer(self, crops: Tensor) -> Answer:
+        return Answer(crops, crops)
 
 
 class Grey(Projection):
-    def cleaned(self, crops: Tensor) -> Tensor:
-        return torch.zeros_like(crops)
+    def answer(self, crops: Tensor) -> Answer:
+        return Answer(torch.zeros_like(crops), torch.zeros_like(crops))
 
 
 def answers(kind: type[Projection]) -> Answers:
