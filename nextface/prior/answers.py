@@ -101,9 +101,11 @@ class Answers:
         return found
 
     def wish(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
-        """The change that an answer asks for, less the error that the network makes of crops that it knows. [N, 3, S, S]"""
+        """The change that an answer asks for. Where its pattern changes by less than the noise floor it says nothing. [N, 3, S, S]"""
         change = answer - crop
-        return change.sign() * (change.abs() - self.projection.floor(domain)).clamp_min(0.0)
+        level = (self.weight * change).sum((0, 2, 3), keepdim=True) / self.weight.sum().clamp_min(1e-6)
+        pattern = change - level
+        return level + pattern.sign() * (pattern.abs() - self.projection.floor(domain)).clamp_min(0.0)
 
     def gains(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
         """Each channel's gain, common to all views, that takes the crops' mean in linear light to the answer's. [3]

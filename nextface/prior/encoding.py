@@ -31,8 +31,8 @@ class Encoding:
     image_size:   side of the crops, pixels
     specular, roughness: the range of values that becomes -1…1; what lies outside is cut off
     norm_groups:  of the networks
-    noise_floor:  root mean square of what the prior changes in a clean crop, in -1…1, one per domain in the order of
-                  `fusion.DOMAINS`; smaller changes say nothing. 0 where it was not measured
+    noise_floor:  root mean square of what the prior changes in a clean crop, less the change of its mean, in -1…1, one per domain
+                  in the order of `fusion.DOMAINS`; smaller changes say nothing. 0 where it was not measured
     """
 
     crop: str = "tight"

@@ -89,7 +89,7 @@ class Projection:
         return self.net.decode(fused.codes)
 
     def floor(self, domain: str) -> float:
-        """Root mean square of what `cleaned` changes in a clean crop, in -1…1."""
+        """`Encoding.noise_floor` of a domain."""
         return self.encoding.noise_floor[DOMAINS.index(domain)]
 
     @classmethod

@@ -186,15 +186,22 @@ def test_the_tint_is_the_answers_colour_without_its_lightness(views, model, leve
 
 
 def test_wishes_below_the_noise_floor_are_none(views, model):
+    """What is common to all that counts is a judgement and no noise: only the pattern of a change has a floor."""
     answers = Answers.of(
         says(torch.zeros_like, noise_floor=(0.0, 0.1, 0.2, 0.3, 0.4)), views, model, torch.ones(128, 128, 1), ()
     )
-    crop = torch.zeros(1, 3, 1, 1)
-    wishes = [
-        float(answers.wish(domain, crop, crop - 0.25).mean())
-        for domain in ("diffuse", "specular", "normal", "roughness")
-    ]
-    assert wishes == pytest.approx([-0.15, -0.05, 0.0, 0.0], abs=1e-6)
+    crop = torch.zeros(len(answers.weight), 3, SIZE, SIZE)
+    counted = (answers.weight > 0.0).expand_as(crop)
+    side = torch.where(torch.arange(SIZE) < SIZE // 2, 1.0, -1.0).expand_as(crop)
+    even = float((answers.weight * side[:, :1]).sum() / answers.weight.sum())
+    for domain, floor in (("diffuse", 0.1), ("specular", 0.2), ("normal", 0.3), ("roughness", 0.4)):
+        wish = answers.wish(domain, crop, crop - 0.25)
+        assert torch.allclose(wish[counted], torch.tensor(-0.25), atol=1e-6)
+        wish = answers.wish(domain, crop, crop + 0.25 * side)
+        level = 0.25 * even
+        rest = 0.25 * side - level
+        expected = level + rest.sign() * (rest.abs() - floor).clamp_min(0.0)
+        assert torch.allclose(wish[counted], expected[counted], atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["uv", "image"])

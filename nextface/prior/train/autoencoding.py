@@ -189,16 +189,18 @@ class Autoencoding:
 
 
 def noise_floor(task: Autoencoding, batches: Callable[[], Batch], count: int) -> tuple[float, ...]:
-    """Root mean square error of reconstructions by the averaged weights, one per domain, 0 for domains not met.
+    """Root mean square of what the averaged weights change in the pattern of clean crops, one per domain, 0 for domains not met.
 
-    Over the pixels of the masks of `count` batches of all processes. Collective.
+    The pattern is a crop less its mean. Over the pixels of the masks of `count` batches of all processes. Collective.
     """
     totals = torch.zeros(2, len(DOMAINS), dtype=torch.float64, device=task.run.device)
     with task.learner.averages_in_place():
         for _ in range(count):
             batch = batches()
             mask = torch.ones_like(batch.image[:, :1]) if batch.mask is None else batch.mask
-            squares = ((task.reconstruct(batch) - batch.image).square() * mask).mean(1).sum((1, 2))
+            change = (task.reconstruct(batch) - batch.image) * mask
+            level = change.sum((2, 3), keepdim=True) / mask.sum((2, 3), keepdim=True).clamp_min(1.0)
+            squares = ((change - level * mask).square()).mean(1).sum((1, 2))
             totals[0].index_add_(0, batch.domain, squares.double())
             totals[1].index_add_(0, batch.domain, mask.sum((1, 2, 3)).double())
     squares, pixels = task.run.processes.total(totals)
