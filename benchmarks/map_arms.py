@@ -35,21 +35,23 @@ PEOPLE = 64
 """Whose mean that is."""
 _MEANS: dict[tuple[str, int], Tensor] = {}
 ONES = (1.0,) * len(MAP_CHANNELS)
+TINT = OptimConfig().prior_tint
 
 
 @dataclass(frozen=True)
 class Arm:
-    """kind: of `KINDS`; weights: of the pull by domain, in the order of `MAP_CHANNELS`; mode: `priorMode`"""
+    """kind: of `KINDS`; weights: of the pull by domain, in the order of `MAP_CHANNELS`; mode: `priorMode`; tint: `priorTint`"""
 
     kind: str
     weights: tuple[float, ...] = ONES
     mode: str = "uv"
+    tint: float = TINT
 
     def __str__(self) -> str:
         """Names the arm in files and tables."""
-        return (
-            self.kind if self.kind == "none" else f"{self.kind} {self.mode} " + ",".join(f"{w:g}" for w in self.weights)
-        )
+        if self.kind == "none":
+            return self.kind
+        return f"{self.kind} {self.mode} {','.join(f'{w:g}' for w in self.weights)} tint {self.tint:g}"
 
     def needs(self, prior: Path | None) -> str:
         """What of a prior's file an arm depends on, in short: the whole, only its encoding, or nothing."""
@@ -63,8 +65,9 @@ class Arm:
     def config(self, prior: Path | None, settings: OptimConfig) -> OptimConfig:
         """The settings with this arm's own."""
         weights = (0.0,) * len(MAP_CHANNELS) if self.kind == "none" else self.weights
+        tint = 0.0 if self.kind == "none" else self.tint
         named = {f"weight_prior_{name}": weight for name, weight in zip(MAP_CHANNELS, weights, strict=True)}
-        return replace(settings, prior_checkpoint=str(prior or ""), prior_mode=self.mode, **named)  # type: ignore[arg-type]
+        return replace(settings, prior_checkpoint=str(prior or ""), prior_mode=self.mode, prior_tint=tint, **named)  # type: ignore[arg-type]
 
 
 def fitted(

@@ -149,13 +149,18 @@ class OptimConfig(IniSettings):
         choices=("statistical", "prior"),
     )
     weight_prior_diffuse: float = weight(
-        1.0,
-        "prior",
-        "pull on the diffuse map, 1 = as strong as the photo's, 0 = none; the share, up to 1, of the prior's tint that the skin gets",
+        1.0, "prior", "pull on the pattern of the diffuse map, 1 = as strong as the photo's, 0 = none"
     )
     weight_prior_specular: float = weight(1.0, "prior", "pull on the specular map")
     weight_prior_roughness: float = weight(1.0, "prior", "pull on the roughness map")
     weight_prior_normal: float = weight(1.0, "prior", "pull on the normal map")
+    prior_tint: float = setting(
+        0.7,
+        "prior",
+        "share of the prior's tint that the skin gets and the light loses, 0 = none",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
     debug_frequency: int = setting(
         30, "debug", "a debug image every so many iterations, 0 = none", minimum=0, maximum=10**7

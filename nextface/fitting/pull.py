@@ -29,15 +29,13 @@ log = logging.getLogger(__name__)
 
 SHIPPED = "prior.safetensors"
 _WITHOUT = "%s; the maps are fitted without the prior"
-_BELIEVED = 0.7
-"""Power of the prior's tint that brings fits of the training's people nearest to the truth."""
 _LONG = 20.0
 """Seconds in the network from which the wait is announced to everybody."""
 
 
 def prior_file(config: OptimConfig) -> Path | None:
     """The checkpoint of the prior that a run uses; None where the settings or the absence of a shipped one leave it out."""
-    used = config.maps_init == "prior" or any(prior_weights(config).values())
+    used = config.maps_init == "prior" or config.prior_tint > 0.0 or any(prior_weights(config).values())
     return installed_prior(config.prior_checkpoint) if used else None
 
 
@@ -80,13 +78,13 @@ class Pull:
         """None where there is no prior, or where one does not fit: then a warning says why."""
         path = prior_file(config)
         refreshes = sum(_asks(number, config) for number in range(config.iter_step3))
-        if path is None or not refreshes or not any(prior_weights(config).values()):
+        if path is None or not refreshes or not (config.prior_tint or any(prior_weights(config).values())):
             return None
         projection = _read(path, stamp(path), str(scene.device))
         if projection is None:
             return None
-        weights = _followed(config, projection)
-        if not any(weights.values()):
+        domains = len(_asked(config, projection))
+        if not domains:
             return None
         from nextface.prior.views import CropViews
 
@@ -96,7 +94,6 @@ class Pull:
         except NextfaceError as error:
             log.warning(_WITHOUT, error)
             return None
-        domains = sum(weight > 0.0 for weight in weights.values())
         seconds = projection.seconds * domains * sum(each.count for each in views)
         log.log(
             logging.WARNING if seconds * refreshes > _LONG else logging.INFO,
@@ -127,10 +124,8 @@ class Pull:
         Skin of one colour under light of another looks like both exchanged, so that fitting cannot tell. The photo stays explained but
         for highlights, which have the light's colour alone.
         """
-        weight = _followed(self.config, self.projection)["diffuse"]
-        if scene.maps is None or weight == 0.0:
-            return scene
-        tint = torch.stack([pull.tint for pull in self._pulls]) ** (_BELIEVED * min(weight, 1.0))
+        assert scene.maps is not None
+        tint = torch.stack([pull.tint for pull in self._pulls]) ** self.config.prior_tint
         diffuse = LaplacianTexture([level * tint[:, None, None] for level in scene.maps.diffuse.levels])
         red, green, blue = tint.log().unbind(-1)
         return replace(
@@ -144,7 +139,7 @@ class Pull:
         from nextface.prior.answers import Answers
         from nextface.prior.regulariser import Regulariser
 
-        weights, config = _followed(self.config, self.projection), self.config
+        weights, config = _asked(self.config, self.projection), self.config
         seen = self.surface.shown(weight, self.views[0].resolution)
         pulls = []
         for row, views in enumerate(self.views):
@@ -155,9 +150,12 @@ class Pull:
         return pulls
 
 
-def _followed(config: OptimConfig, projection: Projection) -> dict[str, float]:
-    """The settings' weights, less the domains that the prior's file leaves out."""
-    return {name: weight * projection.weights[name] for name, weight in prior_weights(config).items()}
+def _asked(config: OptimConfig, projection: Projection) -> dict[str, float]:
+    """The weights of the domains that the prior is asked about: those of the settings, less what the prior's file leaves out. The albedo
+    may be asked about for its tint alone."""
+    weights = {name: weight * projection.weights[name] for name, weight in prior_weights(config).items()}
+    tinted = config.prior_tint > 0.0 and projection.weights["diffuse"] > 0.0
+    return {name: weight for name, weight in weights.items() if weight > 0.0 or (tinted and name == "diffuse")}
 
 
 def _asks(number: int, config: OptimConfig) -> bool:

@@ -55,9 +55,9 @@ class Regulariser:
     """
 
     def __init__(self, answers: Answers, mode: str, weights: Mapping[str, float], seed: int) -> None:
-        """mode: a key of MODES; weights: by domain, 0 leaves it out; seed: of how crops are moved before they are projected"""
+        """mode: a key of MODES; weights: of the domains to ask about, 0 asks without a pull; seed: of how crops are moved before they are projected"""
         self.answers = answers
-        self.weights = {name: weights[name] for name in MAP_CHANNELS if weights[name] > 0.0}
+        self.weights = {name: weights[name] for name in MAP_CHANNELS if name in weights}
         self._aim = MODES[mode](answers)
         self._generator = torch.Generator().manual_seed(seed)
         self.tint = answers.weight.new_ones(3)

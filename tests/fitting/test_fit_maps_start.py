@@ -32,6 +32,7 @@ from nextface.textures import SkinMaps
 PLAIN = OptimConfig(
     device="cpu", bands=BANDS, texture_resolution=256, iter_step3=2, self_shadowing=False,
     **{f"weight_prior_{name}": 0.0 for name in ("diffuse", "specular", "roughness", "normal")},
+    prior_tint=0.0,
 )  # fmt: skip
 
 

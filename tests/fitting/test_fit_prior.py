@@ -29,7 +29,7 @@ from nextface.scene import Scene
 from nextface.textures import SkinMaps
 
 CONFIG = OptimConfig(device="cpu", bands=BANDS, texture_resolution=256, iter_step3=12, prior_every=4)
-NONE = {f"weight_prior_{name}": 0.0 for name in ("diffuse", "specular", "roughness", "normal")}
+NONE = {f"weight_prior_{name}": 0.0 for name in ("diffuse", "specular", "roughness", "normal")} | {"prior_tint": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -119,20 +119,21 @@ def test_the_prior_splits_the_tint_between_skin_and_light(portraits, model, roug
     scene, observation = Scene.join([portraits[0].truth]), Observation.join([portraits[0].observation])
     before = scene.detached()
     found = {}
-    for weight in (0.5, 1.0):
-        config = replace(CONFIG, prior_checkpoint=str(rough), **{**NONE, "weight_prior_diffuse": weight})
+    for share in (0.5, 1.0):
+        config = replace(CONFIG, prior_checkpoint=str(rough), **{**NONE, "prior_tint": share})
         after = fit_maps(scene, observation, model, config, Progress("maps", 1))
         old = before.state()
         moved = [name for name, new in after.state().items() if name not in old or not torch.equal(old[name], new)]
         assert {name.split(".")[0] for name in moved} == set(MOVES_WITH_PRIOR)
         assert after.maps is not None
-        means = after.maps.diffuse.full().mean((1, 2))
-        found[weight] = (after.gain() / before.gain())[0]
-        same = means * after.gain() / (without.diffuse.full().mean((1, 2)) * before.gain())
-        assert torch.allclose(same, torch.ones(1, 3), atol=0.1)  # up to the pull on the pattern
+        found[share] = (after.gain() / before.gain())[0]
+        same = after.maps.diffuse.full() * found[share]
+        assert torch.allclose(same, without.diffuse.full(), atol=1e-5)
+        for name in ("specular", "roughness", "normal"):
+            assert torch.equal(getattr(after.maps, name).full(), getattr(without, name).full())
     red, _, blue = found[1.0].log()
     assert red > blue + 0.02
-    assert torch.allclose(found[0.5], found[1.0].sqrt(), atol=0.05)
+    assert torch.allclose(found[0.5], found[1.0].sqrt(), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["uv", "image"])
