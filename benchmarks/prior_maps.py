@@ -1,7 +1,9 @@
-"""Fit the skin maps of unseen faces without the prior, with it, and pulled to the mean skin; compare them with the truth.
+"""Fit the skin maps of unseen faces without the prior, with it, and pulled to the mean of the people that the prior learns from; compare
+them with the truth.
 
 Usage: python -m benchmarks.prior_maps --out FOLDER --prior FILE [--photos 0 32] [--subjects 32 40] [--arms none prior mean truth]
-                                       [--weights 1 1 1 1] [--mean-weights 1 1 1 1] [--mode uv] [--summary]
+                                       [--weights 1 1 1 1] [--tint 0.7] [--mean-weights 1 1 1 1] [--mean-tint 0.7] [--mode uv]
+                                       [--summary]
        python -m benchmarks.prior_maps --out FOLDER --prior FILE --tune [--photos 100 108] [--factors 0.3 1 3 10]
 
 --photos are single photos, --subjects people that are seen under three lights each. Photos 0 to 31 and subjects 32 to 39 are the
@@ -27,7 +29,7 @@ from torch import Tensor
 
 from benchmarks import map_tables, metrics
 from benchmarks.fidelity import face_texels
-from benchmarks.map_arms import KINDS, ONES, Arm, fitted
+from benchmarks.map_arms import KINDS, ONES, TINT, Arm, fitted
 from benchmarks.map_scores import Spread, map_score, photo_residual, shown_skin, spread
 from benchmarks.map_tables import Row
 from benchmarks.shared_scenes import CONFIG, SharedScene, photo_name, unseen_scene
@@ -38,6 +40,7 @@ from nextface.scene import Scene
 
 TEST, SUBJECTS, VALIDATION = (0, 32), (32, 40), (100, 108)
 FACTORS = (0.3, 1.0, 3.0, 10.0)
+TINTS = (0.0, 0.35, 0.7)
 NOTHING = Arm("none")
 
 
@@ -148,19 +151,25 @@ def summary(bench: Bench, photos: Sequence[int], subjects: Sequence[int], arms: 
 
 
 def tune(bench: Bench, photos: Sequence[int], kinds: Sequence[str], factors: Sequence[float], mode: str) -> None:
-    """Try common weights, take the best of each domain by its own measure, and measure these together."""
+    """Try common weights, take the best of each domain by its own measure, and with these the tint that is best for the albedo."""
     names = [photo_name(number) for number in photos]
+
+    def measured(arm: Arm) -> list[Row]:
+        for number in photos:
+            bench.measure(number, None, [arm])
+        found = bench.rows(names, arm)
+        assert found is not None
+        return found
+
     for kind in kinds:
         grid = {0.0: NOTHING} | {factor: Arm(kind, (factor,) * len(ONES), mode) for factor in factors}
-        for number in photos:
-            bench.measure(number, None, list(grid.values()))
-        tried = {factor: rows for factor, arm in grid.items() if (rows := bench.rows(names, arm)) is not None}
-        best = Arm(kind, map_tables.best_weights(tried), mode)
-        for number in photos:
-            bench.measure(number, None, [best])
-        arms = [*grid.values(), best]
-        print(map_tables.means({str(arm): rows for arm in arms if (rows := bench.rows(names, arm)) is not None}))
-        print(f"best weights of {kind}: {' '.join(format(weight, 'g') for weight in best.weights)}\n")
+        tried = {factor: measured(arm) for factor, arm in grid.items()}
+        weights = map_tables.best_weights(tried)
+        tinted = [Arm(kind, weights, mode, tint) for tint in TINTS]
+        by_albedo = {arm: map_tables.column(measured(arm), "albedo").mean() for arm in tinted}
+        best = max(tinted, key=lambda arm: by_albedo[arm])
+        print(map_tables.means({str(arm): measured(arm) for arm in (*grid.values(), *tinted)}))
+        print(f"best of {kind}: weights {' '.join(format(weight, 'g') for weight in weights)}, tint {best.tint:g}\n")
 
 
 def main() -> None:
@@ -173,6 +182,8 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=KINDS)
     parser.add_argument("--weights", type=float, nargs=4, default=ONES, help="of the prior")
     parser.add_argument("--mean-weights", type=float, nargs=4, default=ONES, help="of the pull to the mean")
+    parser.add_argument("--tint", type=float, default=TINT, help="share of the prior's")
+    parser.add_argument("--mean-tint", type=float, default=TINT, help="share of the mean's")
     parser.add_argument("--mode", choices=("uv", "image"), default="uv")
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--factors", type=float, nargs="+", default=FACTORS)
@@ -192,7 +203,10 @@ def main() -> None:
     subjects = range(*(SUBJECTS if neither else arguments.subjects or (0, 0)))
     weights = {"prior": arguments.weights, "mean": arguments.mean_weights, "truth": arguments.weights}
     kinds = arguments.arms or ["none", "prior", "mean"]
-    arms = [NOTHING if kind == "none" else Arm(kind, tuple(weights[kind]), arguments.mode) for kind in kinds]
+    tints = {"prior": arguments.tint, "mean": arguments.mean_tint, "truth": arguments.tint}
+    arms = [
+        NOTHING if kind == "none" else Arm(kind, tuple(weights[kind]), arguments.mode, tints[kind]) for kind in kinds
+    ]
     if not arguments.summary:
         for number in photos:
             bench.measure(number, None, arms)

@@ -28,11 +28,13 @@ from benchmarks.crop_metrics import (
     squares,
 )
 from benchmarks.prior_crops import MAPS, Subject
+from nextface.color import luminance
+from nextface.config import OptimConfig
 from nextface.prior.checkpoint import read_notes
 from nextface.prior.crops import masked
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS, FusedNet
-from nextface.prior.projection import Projection
+from nextface.prior.projection import Answer, Projection
 from nextface.prior.quantizer import perplexity
 
 JUDGED = ("diffuse", "specular", "roughness")
@@ -70,13 +72,24 @@ class Coder:
         with torch.no_grad():
             return net.decode(net.codebook(domain)(net.encode(crops)).codes)  # type: ignore[operator]
 
-    def clean(self, domain: str, crops: Tensor) -> Tensor:
-        """Encoded crops as the maps stage is told to change them. [N, 3, S, S]"""
-        return self.project(domain, crops) if self.routed else self.projection.cleaned(crops)
+    def answer(self, domain: str, crops: Tensor) -> Answer:
+        """What the maps stage would be told of encoded crops. [N, 3, S, S]"""
+        if not self.routed:
+            return self.projection.answer(crops)
+        held = self.project(domain, crops)
+        return Answer(held, held)
 
     def cleaned(self, subject: Subject, domain: str, values: Tensor) -> Tensor:
-        """`clean` of linear crops. [N, C, S, S]"""
-        return self.encoding.decode(domain, self.clean(domain, subject.encoded(self.encoding, domain, values)))
+        """Linear crops as the maps stage makes them follow the prior: of the albedo the pattern of the answer, in the crops' tone but
+        for its share of the tint. [N, C, S, S]"""
+        answer = self.answer(domain, subject.encoded(self.encoding, domain, values))
+        cleaned, plain = (self.encoding.decode(domain, each) for each in answer)
+        if domain != "diffuse":
+            return cleaned
+        means = [(subject.skin * each).sum((0, 2, 3)) for each in (values, cleaned, plain)]
+        gains = means[2] / means[0]
+        tint = (gains / luminance(gains)) ** OptimConfig().prior_tint
+        return cleaned * (means[0] / means[1] * tint)[:, None, None]
 
     def codes(self, domain: str, crops: Tensor) -> dict[str, Tensor]:
         """Indices that crops get in the codebooks that matter to their domain. int64 [N, h, w]"""
@@ -170,16 +183,15 @@ def reconstruction(coder: Coder, subjects: Sequence[Subject]) -> list[Held]:
 
 
 def denoising(coder: Coder, subjects: Sequence[Subject]) -> list[Denoised]:
-    """Of spoilt maps. The albedo gets one scale per crop, its brightness being the light's matter; once without for comparison."""
+    """Of spoilt maps. The albedo gets one scale per crop, its brightness being the light's matter."""
     rows = []
-    for domain, name in [(each, each) for each in MAPS] + [("diffuse", "diffuse, own scale")]:
-        free = name == "diffuse"
+    for domain in MAPS:
         sums = _Sums()
         for subject in subjects:
             truth, skin = subject.compared(domain, subject.clean(domain)), subject.skin
             spoilt = subject.spoilt(domain)
             pair = [subject.compared(domain, each) for each in (spoilt, coder.cleaned(subject, domain, spoilt))]
-            if free:
+            if domain == "diffuse":
                 pair = [scaled(each, truth, skin) for each in pair]
             sums.add(
                 subject,
@@ -189,10 +201,10 @@ def denoising(coder: Coder, subjects: Sequence[Subject]) -> list[Denoised]:
                     for factor in (1, PULLED, LOW)
                 },
             )
-        for group, chosen in sums.groups(name):
+        for group, chosen in sums.groups(domain):
             gains = [bootstrap(gain, chosen[f"before {n}"], chosen[f"after {n}"]) for n in (1, PULLED, LOW)]
             roots = [_root(domain, chosen[f"{kind} 1"], chosen["pixels"]) for kind in ("before", "after")]
-            rows.append(Denoised(name, group, len(chosen["pixels"]), *roots, *gains))
+            rows.append(Denoised(domain, group, len(chosen["pixels"]), *roots, *gains))
     return rows
 
 

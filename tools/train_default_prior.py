@@ -29,9 +29,9 @@ STAGES: dict[str, dict[str, Any]] = {
     "stage1": {"iterations": 1500, "learning_rate": 6e-4, "final_rate": 3e-4},
     "stage2": {"iterations": 2600, "learning_rate": 5e-4, "final_rate": 3e-5},
     "fusion": {"iterations": 400, "learning_rate": 3e-4, "final_rate": 2e-5},
-    "denoise": {"iterations": 1200, "learning_rate": 3e-4, "final_rate": 1e-5},
-    "identity": {"batch": 16, "iterations": 500, "learning_rate": 2e-3, "final_rate": 2e-5},
-    "swapper": {"iterations": 800, "learning_rate": 1e-3, "final_rate": 4e-5},
+    "denoise": {"iterations": 1500, "learning_rate": 3e-4, "final_rate": 1e-5},
+    "identity": {"batch": 16, "iterations": 1200, "learning_rate": 2e-3, "final_rate": 2e-5},
+    "swapper": {"iterations": 800, "learning_rate": 1e-3, "final_rate": 4e-5, "weight_identity": 0.5},
 }
 """What differs from the stages' own defaults: short schedules, for two cores."""
 BEFORE = {"stage2": "stage1", "fusion": "stage2", "denoise": "fusion", "swapper": "fusion"}

@@ -26,6 +26,8 @@ class Batch:
     corrupted: the same crops with what a fit leaves in them (shading, highlights, tint, blur); None = the training makes
                its own. [B, 3, S, S]
     partner:   another crop of the same person and domain, for the swapper and the identity encoder. [B, 3, S, S]
+    stranger:  a photo of another person. [B, 3, S, S]
+    exchanged: `image` with the stranger's skin: what a swapper is to make of both. [B, 3, S, S]
     """
 
     image: Tensor
@@ -34,6 +36,8 @@ class Batch:
     mask: Tensor | None = None
     corrupted: Tensor | None = None
     partner: Tensor | None = None
+    stranger: Tensor | None = None
+    exchanged: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
         """On `device`, the pictures as `dtype`."""
@@ -46,8 +50,8 @@ class Batch:
 
     @staticmethod
     def joined(parts: list[Batch]) -> Batch:
-        """One batch of the rows of several. A mask counts as 1 where a part has none; `corrupted` and `partner` are kept
-        when every part has them."""
+        """One batch of the rows of several. A mask counts as 1 where a part has none; what is optional beside it is
+        kept when every part has it."""
         joined: dict[str, Tensor] = {}
         masked = any(part.mask is not None for part in parts)
         for item in fields(Batch):

@@ -112,6 +112,22 @@ def test_a_batch_is_as_the_settings_want_it(source):
     assert (batch.corrupted - batch.image)[~photos].abs().mean() > 0.02
 
 
+def test_exchanged_skin_leaves_all_else(source):
+    """Masks, heads, light and noise are the image's; the skin is the stranger's."""
+    source.load_state_dict({"number": torch.tensor(11)})
+    source.settings, before = replace(SMALL, strangers=True), source.settings
+    batch = next(source)
+    source.settings = before
+    assert batch.partner is None and batch.stranger.shape == batch.exchanged.shape == batch.image.shape
+    assert torch.equal(batch.stranger[0], batch.stranger[4]), "one photo for all crops of a face"
+    assert not torch.equal(batch.stranger[0], batch.stranger[5])
+    assert (batch.exchanged * (1.0 - batch.mask)).abs().max() == 0.0
+    difference = (batch.exchanged - batch.image).abs().mean((1, 2, 3))
+    assert (difference > 0.01).any(), "of few people some strangers are the person itself"
+    same = (batch.exchanged == batch.image).all(1).float().mean((1, 2))
+    assert (same > 0.05).all(), "what is no skin is the same"
+
+
 @pytest.mark.parametrize(
     "change", [{"batch": 9}, {"people": 0}, {"weights": (1.0,)}, {"weights": (1.0, 0.0, 0.0, 0.0, 0.0)}]
 )

@@ -215,7 +215,7 @@ def test_arms_depend_on_no_more_of_a_prior_than_they_use(prior: Path, tmp_path: 
     arms = {kind: Arm(kind).needs(prior) for kind in ("none", "prior", "mean")}
     assert arms["none"] == "" and len({*arms.values()}) == 3
     assert Arm("prior").needs(other) == arms["prior"], "by content, not by name"
-    assert str(Arm("prior", (1.0, 0.3, 0.0, 10.0))) == "prior uv 1,0.3,0,10"
+    assert str(Arm("prior", (1.0, 0.3, 0.0, 10.0))) == "prior uv 1,0.3,0,10 tint 0.7"
     assert not any(
         value for name, value in vars(NOTHING.config(prior, CONFIG)).items() if name.startswith("weight_prior")
     )
@@ -246,14 +246,14 @@ def test_from_photos_to_tables(model, prior: Path, tmp_path: Path, monkeypatch, 
     text = summary(bench, (0, 1), (32, 33), arms)
     for part in (
         "## 2 photos",
-        "prior uv 1,1,1,1",
+        "prior uv 1,1,1,1 tint 0.7",
         "| albedo | mean |",
         "## 2 people under 3 lights",
         "| light 2 | prior |",
     ):
         assert part in text
     tune(bench, (0, 1), ["prior"], (1.0,), "uv")
-    assert "best weights of prior: " in capsys.readouterr().out
+    assert "best of prior: weights " in capsys.readouterr().out
     monkeypatch.setattr(prior_maps, "fitted", None)
     for number, light in photos:
         bench.measure(number, light, arms)

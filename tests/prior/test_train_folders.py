@@ -170,7 +170,11 @@ def test_generated_faces_stand_in_for_folders(crops: Path, monkeypatch):
     monkeypatch.setattr("nextface.prior.train.sources.read_open_head", lambda path: None)
     alone = TrainSettings.of("swapper", "small")
     assert type(open_source("swapper", alone, SIZES, CPU)) is Generated
-    assert made[-1][0].weights == (0.4, 0.0, 0.0, 0.0, 0.0) and made[-1][0].partners and made[-1][0].batch == 8
+    assert made[-1][0].strangers and not made[-1][0].partners and min(made[-1][0].weights) > 0.0
+    assert made[-1][0].batch == 8
+    mixed = open_source("swapper", toy_settings("swapper", crops, generated=0.5), SIZES, CPU)
+    assert isinstance(mixed, MixedSource) and made[-1][0].weights == (0.4, 0.0, 0.0, 0.0, 0.0)
+    assert made[-1][0].partners and not made[-1][0].strangers and made[-1][0].batch == 4
     mixed = open_source("denoise", toy_settings("denoise", crops, generated=0.5), SIZES, CPU)
     assert isinstance(mixed, MixedSource) and [len(next(part).image) for part in mixed.parts] == [4, 4]
     assert made[-1][0].corrupted and made[-1][1].image_size == SIDE

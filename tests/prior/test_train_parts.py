@@ -113,7 +113,10 @@ def test_losses_by_hand():
 
 def test_identity_losses():
     first, second = normalize(noise(4, 8), dim=1), normalize(noise(4, 8, seed=1), dim=1)
-    torch.testing.assert_close(identity_loss(first, second), 1.0 - (first * second).sum(1).mean())
+    everyone = torch.ones(4, dtype=torch.bool)
+    cosine = (first * second).sum(1)
+    torch.testing.assert_close(identity_loss(first, second, everyone), 1.0 - cosine.mean())
+    torch.testing.assert_close(identity_loss(first, second, torch.arange(4) == 2), (1.0 - cosine[2]) / 4)
     people = torch.arange(4)
     assert recognition_loss(first, first, people) < 0.1 < recognition_loss(first, first.roll(1, 0), people)
     # Two rows of one person do not repel each other.
@@ -279,6 +282,45 @@ def test_a_step_of_the_swapper_against_the_projected_discriminator():
     torch.testing.assert_close(told["loss"], wanted)
     assert told["telling apart"] > 0.0
     assert torch.equal(frozen, opponent.learner.module.feature_network.scratch.layer0_ccm.weight)
+
+
+def small_swapping(seed: int = 0) -> Swapping:
+    torch.manual_seed(seed)
+    settings = replace(TrainSettings.of("swapper", "small"), learning_rate=3e-3, final_rate=3e-3, device="cpu")
+    run = Run(settings, ALONE, torch.device("cpu"), perceptual.laplacian_loss, torch.Generator())
+    encoder = IdentityEncoder(IdentitySettings(image_size=28, widths=(4, 6), blocks=(1, 1), embedding_channels=5))
+    return Swapping(Swapper(TOY, SwapSettings(5, (16,))), encoder, run)
+
+
+def test_a_swapper_starts_as_its_auto_encoder():
+    task = small_swapping()
+    crops = noise(3, 3, 32, 32).clamp(-1, 1)
+    with torch.no_grad():
+        swapped = task.net(crops, normalize(noise(3, 5), dim=1)).image
+        own = task.net.decode(task.net.quantize(task.net.encode(crops)).codes)
+    torch.testing.assert_close(swapped, own)
+
+
+def test_a_swapper_learns_what_the_exchange_shows():
+    """Crops whose truth is told: strangers who are brighter make the result brighter. Identity counts for photos alone."""
+    task = small_swapping()
+    rows = torch.tensor([0, 1, 2, 4])
+    stranger = torch.stack([torch.full((3, 32, 32), value) for value in (-0.8, 0.8, -0.8, 0.8)])
+    image = 0.1 * noise(4, 3, 32, 32)
+    batch = Batch(image, rows, rows, stranger=stranger, exchanged=image + 0.5 * stranger)
+    told = [task.step(batch, number) for number in range(1, 41)]
+    assert set(told[0]) == {"loss", "identity", "perceptual", "pixel"}
+    assert told[-1]["pixel"] < 0.7 * told[0]["pixel"]
+    settings = task.run.settings
+    parts = {
+        "identity": settings.weight_identity,
+        "perceptual": settings.weight_perceptual,
+        "pixel": settings.weight_pixel,
+    }
+    torch.testing.assert_close(told[3]["loss"], sum(weight * told[3][name] for name, weight in parts.items()))
+    reflectance = small_swapping().step(replace(batch, domain=torch.tensor([1, 2, 3, 4])), 1)
+    assert reflectance["identity"] == 0.0
+    assert [len(row) for row in task.pictures(batch)] == [4, 4, 4, 4]
 
 
 def test_swapper_needs_partners():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class FacesSettings:
     people:      persons in all; person k has the head k modulo `identities`
     identities, expressions: of the bank of heads, which takes half a second and 3.6 MB (of 128 pixels) for each
     partners:    with another crop of the same person and domain
+    strangers:   with a photo of another person, and the crops as they are with that person's skin
     corrupted:   with what a fit leaves in maps
     seed:        of everything
     """
@@ -48,6 +49,7 @@ class FacesSettings:
     identities: int = 128
     expressions: int = 2
     partners: bool = False
+    strangers: bool = False
     corrupted: bool = False
     seed: int = 0
 
@@ -149,6 +151,12 @@ class GeneratedFaces:
         rank, world = self._part
         own = slice(rank * count // world, (rank + 1) * count // world)
         image, mask, worse = self._crops(first, domains, own)
+        stranger = exchanged = None
+        if settings.strangers:
+            other = torch.randint(settings.people, (count,), generator=generator)
+            photos = self._crops(self._draw(other, generator), torch.zeros_like(domains[:, :1]), own)[0]
+            stranger = photos.repeat_interleave(settings.crops_per_face, 0)
+            exchanged = self._crops(replace(first, person=other), domains, own)[0]
         return Batch(
             image=image,
             domain=domains[own].flatten().to(image.device),
@@ -156,6 +164,8 @@ class GeneratedFaces:
             mask=mask,
             corrupted=worse,
             partner=None if second is None else self._crops(second, domains, own)[0],
+            stranger=stranger,
+            exchanged=exchanged,
         )
 
     def _draw(self, person: Tensor, generator: torch.Generator) -> _Draw:

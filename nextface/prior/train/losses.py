@@ -35,9 +35,9 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
     return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0.0, 1.0).detach()
 
 
-def identity_loss(embedding: Tensor, wanted: Tensor) -> Tensor:
-    """mean(1 − cosine). Unit embeddings [B, E] -> []"""
-    return (1.0 - (embedding * wanted).sum(1)).mean()
+def identity_loss(embedding: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
+    """mean(1 − cosine), 0 for rows that do not count. Unit embeddings [B, E], counted bool [B] -> []"""
+    return (counted * (1.0 - (embedding * wanted).sum(1))).mean()
 
 
 def recognition_loss(

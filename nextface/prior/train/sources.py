@@ -29,7 +29,7 @@ from nextface.prior.train.sizes import Sizes
 from nextface.train_config import TrainSettings
 
 PAIRED = ("identity", "swapper")
-"""Stages that need two crops of each person."""
+"""Stages that need two photos of each person."""
 
 
 class MixedSource:
@@ -107,8 +107,10 @@ def open_generator(
 
 
 def faces_of(stage: str, settings: TrainSettings, batch: int) -> FacesSettings:
-    """What the generator draws: photos alone for the stages about identity, else every domain of the stage."""
-    paired = stage in PAIRED
+    """What the generator draws: photos in pairs for the stages about identity, else every domain of the stage. A swapper that learns
+    from generated faces alone sees every domain with another's skin."""
+    exchanging = stage == "swapper" and batch == settings.batch
+    paired = stage in PAIRED and not exchanging
     weights = {"shared": 0.4} | ({} if paired else dict.fromkeys(DOMAINS[1:], 0.15))
     if settings.domain:
         weights = {"shared": 0.5, settings.domain: 0.5}
@@ -117,6 +119,7 @@ def faces_of(stage: str, settings: TrainSettings, batch: int) -> FacesSettings:
         crops_per_face=1 if paired else 2,
         weights=tuple(weights.get(domain, 0.0) for domain in DOMAINS),
         partners=paired,
+        strangers=exchanging,
         corrupted=stage == "denoise",
         seed=settings.seed,
     )
