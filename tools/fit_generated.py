@@ -26,8 +26,11 @@ from nextface.morphable import MorphableModel, load_model
 from nextface.prior.answers import ENOUGH, pixel_weight
 from nextface.prior.crops import closed
 from nextface.prior.data.lights import draw_lights
+from nextface.prior.data.noise import NoiseVolume
+from nextface.prior.data.people import People
 from nextface.prior.data.source import FacesSettings, draw_population
 from nextface.prior.data.unwrapped import unwrapped
+from nextface.prior.data.zones import FaceZones
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
 from nextface.prior.train.fits import save_fit
@@ -63,8 +66,15 @@ def main() -> None:
             print(path, flush=True)
 
 
-def fit(number, path, population, model: MorphableModel, config: OptimConfig, encoding: Encoding) -> None:
-    """Photograph a person of the generator, fit the photo, and save the crops of both maps."""
+def fit(
+    number: int,
+    path: Path,
+    population: tuple[FaceZones, NoiseVolume, People],
+    model: MorphableModel,
+    config: OptimConfig,
+    encoding: Encoding,
+) -> None:
+    """Photograph a person of the generator, fit the photo, and save the crops of both maps. population: `draw_population`"""
     zones, noise, people = population
     draw = torch.Generator().manual_seed(FIRST_SEED + number)
     who = torch.randint(len(people), (1,), generator=draw)
