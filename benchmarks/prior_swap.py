@@ -32,6 +32,7 @@ from nextface.prior.encoding import Encoding
 from nextface.prior.identity import IdentityEncoder
 from nextface.prior.settings import IdentitySettings
 from nextface.prior.swapper import FusedSwapper
+from nextface.prior.swapping import Swapping
 from nextface.prior.templates import Templates
 from nextface.prior.train.loop import WEIGHTS, train
 from nextface.prior.train.sizes import PRESETS, SMALL, Checkpoint, Sizes
@@ -138,9 +139,9 @@ def retrieval(bundle: Bundle, judge: IdentityEncoder, pairs: Tensor) -> dict[str
     first, other = pairs[:, 0], pairs[:, 1]
     with torch.no_grad():
         gallery, own = judge.embed(other), bundle.identity.embed(first)
-        net = cast(FusedSwapper, bundle.projection.net)
+        swapping = Swapping(bundle, Path())
         swapped = torch.cat(
-            [net(*part).image for part in zip(first.roll(SHIFT, 0).split(10), own.split(10), strict=True)]
+            [swapping.swap(*part) for part in zip(first.roll(SHIFT, 0).split(10), own.split(10), strict=True)]
         )
         return {
             SWAPPED: rate(judge.embed(swapped.clamp(-1.0, 1.0)), gallery),
@@ -163,7 +164,7 @@ def albedo_errors(
     photos: encoded, of each person, [M, 3, S, S]
     """
     assert bundle.identity is not None and bundle.templates is not None
-    net, encoding = cast(FusedSwapper, bundle.projection.net), bundle.projection.encoding
+    swapping, encoding = Swapping(bundle, Path()), bundle.projection.encoding
     with torch.no_grad():
         own = bundle.identity.embed(photos)
     errors: dict[str, list[Tensor]] = {}
@@ -177,8 +178,7 @@ def albedo_errors(
             seen = views if head == HEADS[0] else _views(bundle.templates, template, model, encoding)
             given = bundle.templates.crops(template, seen, model, encoding)["diffuse"]
             both = skin * _skin(seen, model)
-            with torch.no_grad():
-                swapped = net(given, own[person : person + 1].expand(len(given), -1)).image
+            swapped = swapping.swap(given, own[person])
             for name, crop in (("template", given), ("coded", bundle.projection(given)), ("swapped", swapped)):
                 values = scaled(encoding.decode("diffuse", crop), truth, both)
                 error = squares(values, truth, both) / both.sum((1, 2, 3)).clamp_min(1.0)

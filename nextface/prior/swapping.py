@@ -93,10 +93,12 @@ class Swapping:
             return normalize(encoder.embed(torch.cat([crop, crop.flip(-1)])).mean(0), dim=0)
 
     def swap(self, crops: Tensor, identity: Tensor) -> Tensor:
-        """Encoded crops of any domain, decoded with an identity. [N, 3, S, S], [E] or [N, E] -> [N, 3, S, S]"""
+        """Encoded crops of any domain with an identity: x + G(Q(E(x)), identity) − G(Q(E(x))), so that detail which codes cannot hold
+        stays. [N, 3, S, S], [E] or [N, E] -> [N, 3, S, S]"""
         with torch.no_grad():
             given = crops.to(memory_format=torch.channels_last)
-            return self.bundle.projection.net(given, identity.expand(len(crops), -1)).image
+            net = self.bundle.projection.net
+            return crops + net(given, identity.expand(len(crops), -1)).image - self.bundle.projection(given)
 
     def swap_views(self, template: int, views: CropViews, model: MorphableModel, identity: Tensor) -> SwappedViews:
         """All domains of a template in all views, with an identity. identity: [E]"""
