@@ -35,7 +35,9 @@ PEOPLE = 64
 """Whose mean that is."""
 _MEANS: dict[tuple[str, int], Tensor] = {}
 ONES = (1.0,) * len(MAP_CHANNELS)
+USUAL = tuple(prior_weights(OptimConfig()).values())
 TINT = OptimConfig().prior_tint
+"""Weights and tint of the settings' defaults."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 them with the truth.
 
 Usage: python -m benchmarks.prior_maps --out FOLDER --prior FILE [--photos 0 32] [--subjects 32 40] [--arms none prior mean truth]
-                                       [--weights 1 1 1 1] [--tint 0.7] [--mean-weights 1 1 1 1] [--mean-tint 0.7] [--mode uv]
+                                       [--weights 0.3 10 1 1] [--tint 0.7] [--mean-weights 1 1 1 1] [--mean-tint 0.7] [--mode uv]
                                        [--summary]
        python -m benchmarks.prior_maps --out FOLDER --prior FILE --tune [--photos 100 108] [--factors 0.3 1 3 10]
 
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks import map_tables, metrics
 from benchmarks.fidelity import face_texels
-from benchmarks.map_arms import KINDS, ONES, TINT, Arm, fitted
+from benchmarks.map_arms import KINDS, ONES, TINT, USUAL, Arm, fitted
 from benchmarks.map_scores import Spread, map_score, photo_residual, shown_skin, spread
 from benchmarks.map_tables import Row
 from benchmarks.shared_scenes import CONFIG, SharedScene, photo_name, unseen_scene
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, nargs=2, metavar=("FIRST", "END"))
     parser.add_argument("--subjects", type=int, nargs=2, metavar=("FIRST", "END"))
     parser.add_argument("--arms", nargs="+", choices=KINDS)
-    parser.add_argument("--weights", type=float, nargs=4, default=ONES, help="of the prior")
+    parser.add_argument("--weights", type=float, nargs=4, default=USUAL, help="of the prior")
     parser.add_argument("--mean-weights", type=float, nargs=4, default=ONES, help="of the pull to the mean")
     parser.add_argument("--tint", type=float, default=TINT, help="share of the prior's")
     parser.add_argument("--mean-tint", type=float, default=TINT, help="share of the mean's")

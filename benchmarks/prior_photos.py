@@ -1,6 +1,6 @@
 """Fit real photos with and without the prior and lay the results side by side.
 
-Usage: python -m benchmarks.prior_photos PHOTO... --prior FILE [--out output/prior_photos] [--weights 1 1 1 1] [--mode uv]
+Usage: python -m benchmarks.prior_photos PHOTO... --prior FILE [--out output/prior_photos] [--weights 0.3 10 1 1] [--mode uv]
 
 Of each photo the folder gets a strip of two rows, without and with the prior (photo | fit | diffuse | specular | roughness |
 normal | relit), and the face, enlarged, for counting moles (photo | diffuse without | diffuse with). Pose and statistical stages
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.fidelity import face_pixels
-from benchmarks.map_arms import ONES, Arm, fitted
+from benchmarks.map_arms import USUAL, Arm, fitted
 from benchmarks.map_scores import photo_residual
 from benchmarks.shared_scenes import CONFIG, SharedScene, real_scene
 from nextface.errors import NextfaceError
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--prior", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("output/prior_photos"))
-    parser.add_argument("--weights", type=float, nargs=4, default=ONES)
+    parser.add_argument("--weights", type=float, nargs=4, default=USUAL)
     parser.add_argument("--mode", choices=("uv", "image"), default="uv")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
