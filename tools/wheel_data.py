@@ -14,6 +14,7 @@ DATA = (
     "baselMorphableModel/open_head.h5",
     "optimConfig.ini",
     "resources/portrait.png",
+    "resources/prior.safetensors",
     "resources/README.md",
 )
 
