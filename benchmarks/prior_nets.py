@@ -133,7 +133,7 @@ def sheet(coder: Coder, subjects: Sequence[Subject], spoilt: bool) -> Tensor:
             for domain in MAPS:
                 clean = subject.encoded(coder.encoding, domain, subject.clean(domain))
                 given = subject.encoded(coder.encoding, domain, subject.spoilt(domain)) if spoilt else clean
-                answer = (coder.clean if spoilt else coder.project)(domain, given)
+                answer = coder.answer(domain, given).cleaned if spoilt else coder.project(domain, given)
                 column = [given, answer * subject.covered, *([clean] if spoilt else [])]
                 columns.append(torch.cat([each[view] for each in column], 1))
             lines.append(torch.cat(columns, 2))
