@@ -2,7 +2,7 @@
 them with the truth.
 
 Usage: python -m benchmarks.prior_maps --out FOLDER --prior FILE [--photos 0 32] [--subjects 32 40] [--arms none prior mean truth]
-                                       [--weights 0.3 10 1 1] [--tint 0.7] [--mean-weights 1 1 1 1] [--mean-tint 0.7] [--mode uv]
+                                       [--weights 0.3 1 1 1] [--tint 0.7] [--mean-weights 1 1 1 1] [--mean-tint 0.7] [--mode uv]
                                        [--summary]
        python -m benchmarks.prior_maps --out FOLDER --prior FILE --tune [--photos 100 108] [--factors 0.3 1 3 10]
 

@@ -1,6 +1,6 @@
 """Fit real photos with and without the prior and lay the results side by side.
 
-Usage: python -m benchmarks.prior_photos PHOTO... --prior FILE [--out output/prior_photos] [--weights 0.3 10 1 1] [--mode uv]
+Usage: python -m benchmarks.prior_photos PHOTO... --prior FILE [--out output/prior_photos] [--weights 0.3 1 1 1] [--mode uv]
 
 Of each photo the folder gets a strip of two rows, without and with the prior (photo | fit | diffuse | specular | roughness |
 normal | relit), and the face, enlarged, for counting moles (photo | diffuse without | diffuse with). Pose and statistical stages

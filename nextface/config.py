@@ -151,7 +151,7 @@ class OptimConfig(IniSettings):
     weight_prior_diffuse: float = weight(
         0.3, "prior", "pull on the pattern of the diffuse map, 1 = as strong as the photo's, 0 = none"
     )
-    weight_prior_specular: float = weight(10.0, "prior", "pull on the specular map")
+    weight_prior_specular: float = weight(1.0, "prior", "pull on the specular map")
     weight_prior_roughness: float = weight(1.0, "prior", "pull on the roughness map")
     weight_prior_normal: float = weight(1.0, "prior", "pull on the normal map")
     prior_tint: float = setting(
