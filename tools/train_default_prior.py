@@ -31,7 +31,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "fusion": {"iterations": 400, "learning_rate": 3e-4, "final_rate": 2e-5},
     "denoise": {"iterations": 1500, "learning_rate": 3e-4, "final_rate": 1e-5},
     "identity": {"batch": 16, "iterations": 1200, "learning_rate": 2e-3, "final_rate": 2e-5},
-    "swapper": {"iterations": 800, "learning_rate": 1e-3, "final_rate": 4e-5, "weight_identity": 0.5},
+    "swapper": {"iterations": 700, "learning_rate": 1e-3, "final_rate": 4e-5, "weight_identity": 0.5},
 }
 """What differs from the stages' own defaults: short schedules, for two cores."""
 BEFORE = {"stage2": "stage1", "fusion": "stage2", "denoise": "fusion", "swapper": "fusion"}

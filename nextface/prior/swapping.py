@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from nextface.errors import InputError
 from nextface.morphable.model import MorphableModel
 from nextface.prior.bundle import Bundle
+from nextface.prior.crops import masked
 from nextface.prior.stitching import Stitched, stitch
 from nextface.prior.swapper import FusedSwapper, IdentityBlock, Swapper
 from nextface.prior.templates import Templates
@@ -104,7 +105,8 @@ class Swapping:
         """All domains of a template in all views, with an identity. identity: [E]"""
         given = self.templates.crops(template, views, model, self.bundle.projection.encoding)
         swapped = self.swap(torch.cat([given[domain] for domain in MAP_CHANNELS]), identity)
-        return SwappedViews(given, dict(zip(MAP_CHANNELS, swapped.split(views.count), strict=True)))
+        parts = [masked(part, views.covered) for part in swapped.split(views.count)]
+        return SwappedViews(given, dict(zip(MAP_CHANNELS, parts, strict=True)))
 
     def maps(self, template: int, views: CropViews, model: MorphableModel, swapped: SwappedViews) -> Stitched:
         """Complete maps of swapped views; the template's own where no view shows the skin. [R, R, 7], R = `views.resolution`"""
