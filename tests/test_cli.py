@@ -101,7 +101,7 @@ def test_every_ini_key_is_an_option(calls, photo):
         "device": "cpu", "landmarksModel": "m.task", "path": "elsewhere", "trimPca": "True", "smoothSh": "False", "selfShadowing": "False",
         "saveExr": "True", "optimizeFocalLength": "False", "saveIntermediateStage": "True", "verbose": "True",
         "textureResolution": "256", "landmarksDetectorType": "fan", "priorCheckpoint": "p.safetensors", "priorMode": "image",
-        "mapsInit": "prior", "identityCheckpoint": "i.safetensors",
+        "mapsInit": "prior", "identityCheckpoint": "i.safetensors", "priorTint": "0.25",
     }  # fmt: skip
     for key, value in OptimConfig().as_keys().items():
         text = changed.get(key, str(value + 1) if key not in changed else "")
