@@ -88,7 +88,7 @@ class Coder:
             return cleaned
         means = [(subject.skin * each).sum((0, 2, 3)) for each in (values, cleaned, plain)]
         gains = means[2] / means[0]
-        tint = (gains / luminance(gains)) ** OptimConfig().prior_tint
+        tint = (gains / luminance(gains)) ** OptimConfig().prior_tint  # how bright is not compared
         return cleaned * (means[0] / means[1] * tint)[:, None, None]
 
     def codes(self, domain: str, crops: Tensor) -> dict[str, Tensor]:

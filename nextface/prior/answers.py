@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from nextface.color import luminance
 from nextface.morphable.model import MorphableModel
 from nextface.prior.crops import closed, masked, trusted
 from nextface.prior.projection import Answer, Projection
@@ -112,9 +113,17 @@ class Answers:
 
         With gains for each view, light that differs between the sides of the face would pass for tone.
         """
-        encoding = self.projection.encoding
-        means = [(self.weight * encoding.decode(domain, each)).sum((0, 2, 3)) for each in (crop, answer)]
-        return (means[1] / means[0].clamp_min(1e-6)).clamp(*_GAINS)
+        before, after = (self._mean(domain, each) for each in (crop, answer))
+        return (after / before.clamp_min(1e-6)).clamp(*_GAINS)
+
+    def tint(self, crop: Tensor, answer: Tensor) -> Tensor:
+        """The gains that give the albedo the answer's colour and leave its luminance. [3]"""
+        mean, gains = self._mean("diffuse", crop), self.gains("diffuse", crop, answer)
+        return gains * (luminance(mean) / luminance(mean * gains).clamp_min(1e-6))
+
+    def _mean(self, domain: str, crop: Tensor) -> Tensor:
+        """Of encoded crops, in linear light, over the skin that counts, times its weight. [3]"""
+        return (self.weight * self.projection.encoding.decode(domain, crop)).sum((0, 2, 3))
 
     def in_tone(self, domain: str, crop: Tensor, answer: Tensor) -> Tensor:
         """The answer without its `gains`: how the albedo changes over the face is what it pulls to. A regression with an offset would

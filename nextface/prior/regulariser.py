@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from nextface.color import luminance
 from nextface.prior.answers import Answers
 from nextface.prior.projection import Answer
 from nextface.rendering.bake import fill
@@ -48,7 +47,7 @@ class Aim(Protocol):
 class Regulariser:
     """The pull on one head's maps, levels `[s, s, 7]` from coarse to fine, stacked as in `MAP_CHANNELS`.
 
-    tint: gains of the channels, of luminance 1, that the answers would give the albedo. It is no pull, for what the skin's colour is and
+    tint: gains of the channels that give the albedo the answers' colour and leave its luminance. It is no pull, for what the skin's colour is and
     what the light's no photo tells: see `Pull.tinted`. [3]
 
     Call `begin` once, `refresh` from time to time and `gradients` in every iteration. Nothing depends on other photos.
@@ -84,8 +83,7 @@ class Regulariser:
             found[domain] = answer.cleaned
             if domain == "diffuse":
                 found[domain] = self.answers.in_tone(domain, crop, answer.cleaned)
-                gains = self.answers.gains(domain, crop, answer.plain)
-                self.tint = gains / luminance(gains)
+                self.tint = self.answers.tint(crop, answer.plain)
         self._aim.take(levels, crops, found)
         if not self._strength:
             self._strength = self._balanced(levels)
