@@ -35,8 +35,7 @@ _LONG = 20.0
 
 def prior_file(config: OptimConfig) -> Path | None:
     """The checkpoint of the prior that a run uses; None where the settings or the absence of a shipped one leave it out."""
-    used = config.maps_init == "prior" or config.prior_tint > 0.0 or any(prior_weights(config).values())
-    return installed_prior(config.prior_checkpoint) if used else None
+    return installed_prior(config.prior_checkpoint) if config.maps_init == "prior" or _wanted(config) else None
 
 
 def installed_prior(checkpoint: str) -> Path | None:
@@ -78,7 +77,7 @@ class Pull:
         """None where there is no prior, or where one does not fit: then a warning says why."""
         path = prior_file(config)
         refreshes = sum(_asks(number, config) for number in range(config.iter_step3))
-        if path is None or not refreshes or not (config.prior_tint or any(prior_weights(config).values())):
+        if path is None or not refreshes or not _wanted(config):
             return None
         projection = _read(path, stamp(path), str(scene.device))
         if projection is None:
@@ -125,7 +124,10 @@ class Pull:
         for highlights, which have the light's colour alone.
         """
         assert scene.maps is not None
+        if not self._pulls:  # all photos were lost at once
+            return scene
         tint = torch.stack([pull.tint for pull in self._pulls]) ** self.config.prior_tint
+        tint = torch.where(tint.isfinite().all(1, keepdim=True), tint, 1.0)  # of a photo that was lost on the way
         diffuse = LaplacianTexture([level * tint[:, None, None] for level in scene.maps.diffuse.levels])
         red, green, blue = tint.log().unbind(-1)
         return replace(
@@ -148,6 +150,11 @@ class Pull:
             pull.begin([level.detach()[row] for level in levels], [gradient[row] for gradient in gradients])
             pulls.append(pull)
         return pulls
+
+
+def _wanted(config: OptimConfig) -> bool:
+    """Whether the settings let the prior act on the maps as they are fitted."""
+    return config.prior_tint > 0.0 or any(prior_weights(config).values())
 
 
 def _asked(config: OptimConfig, projection: Projection) -> dict[str, float]:

@@ -22,7 +22,7 @@ from nextface.fitting import pull as stage_pull
 from nextface.fitting.maps import MOVES_WITH_PRIOR, fit_maps
 from nextface.fitting.observation import Observation
 from nextface.fitting.progress import Progress
-from nextface.fitting.pull import SHIPPED, prior_file
+from nextface.fitting.pull import SHIPPED, Pull, prior_file
 from nextface.morphable.model import MorphableModel
 from nextface.rendering.jit import plain_torch
 from nextface.scene import Scene
@@ -134,6 +134,20 @@ def test_the_prior_splits_the_tint_between_skin_and_light(portraits, model, roug
     red, _, blue = found[1.0].log()
     assert red > blue + 0.02
     assert torch.allclose(found[0.5], found[1.0].sqrt(), atol=1e-5)
+
+
+def test_photos_that_were_lost_keep_their_colour(portraits, model, without: SkinMaps):
+    """A tint that was read off maps which had diverged says nothing, nor does a stage that ended before it asked."""
+    scene = Scene.join([replace(portrait.truth, maps=without) for portrait in portraits])
+    tints = torch.tensor([[float("nan"), 1.0, 1.0], [1.2, 1.0, 0.8]])
+    told = [SimpleNamespace(tint=tint) for tint in tints]
+    found = Pull(None, [], None, [], model, CONFIG, told).tinted(scene)  # type: ignore[arg-type]
+    assert torch.equal(found.gain()[0], scene.gain()[0])
+    assert torch.equal(found.maps.diffuse.full()[0], without.diffuse.full()[0])
+    share = tints[1] ** CONFIG.prior_tint
+    assert torch.allclose(found.gain()[1], scene.gain()[1] / share)
+    assert torch.allclose(found.maps.diffuse.full()[1], without.diffuse.full()[0] * share, atol=1e-6)
+    assert Pull(None, [], None, [], model, CONFIG).tinted(scene) is scene  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["uv", "image"])
