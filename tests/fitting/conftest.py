@@ -13,9 +13,7 @@ from nextface.fitting.maps import fit_maps
 from nextface.fitting.pose import fit_pose, start
 from nextface.fitting.progress import Progress
 from nextface.fitting.statistical import fit_statistical
-from nextface.morphable import load_model
 from nextface.morphable.model import MorphableModel
-from nextface.paths import default_model_folder
 from nextface.scene import Scene
 
 
@@ -26,12 +24,6 @@ class Step:
     before: Scene
     after: Scene
     progress: Progress
-
-
-@pytest.fixture(scope="session")
-def head() -> MorphableModel:
-    """The open head."""
-    return load_model(default_model_folder() / "open_head.h5")
 
 
 @pytest.fixture(scope="session")

@@ -45,22 +45,6 @@ def whole(
     return scene, record, folder
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the stages as they are run."""
-    names: list[str] = []
-
-    def counted(plan: driver.StagePlan) -> driver.StagePlan:
-        def stage(*arguments):  # type: ignore[no-untyped-def]
-            names.append(plan.name)
-            return plan.fit(*arguments)
-
-        return replace(plan, fit=stage)
-
-    monkeypatch.setattr(driver, "STAGES", tuple(counted(plan) for plan in driver.STAGES))
-    return names
-
-
 def same_bytes(first: Scene, second: Scene) -> bool:
     one, other = first.state(), second.state()
     return one.keys() == other.keys() and all(
@@ -108,57 +92,57 @@ def test_same_seed_same_bytes(whole, subject: Portrait, toy: MorphableModel):
 
 @pytest.mark.parametrize(("killed_in", "left"), [("statistical", ["statistical", "maps"]), ("maps", ["maps"])])
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    killed_in: str, left: list[str], whole, subject: Portrait, toy: MorphableModel, tmp_path: Path, calls: list[str]
+    killed_in: str, left: list[str], whole, subject: Portrait, toy: MorphableModel, tmp_path: Path, runs: list[str]
 ):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, killed_in)
         fit(subject, toy, folder=tmp_path, fingerprint="a")
-    calls.clear()
+    runs.clear()
     scene, record = fit(subject, toy, folder=tmp_path, fingerprint="a")
-    assert calls == left
+    assert runs == left
     assert same_bytes(scene, whole[0])
     assert record.losses == whole[1].losses
 
 
-def test_a_finished_run_fits_nothing_again(whole, subject: Portrait, toy: MorphableModel, calls: list[str]):
+def test_a_finished_run_fits_nothing_again(whole, subject: Portrait, toy: MorphableModel, runs: list[str]):
     scene, record = fit(subject, toy, folder=whole[2], fingerprint="a")
-    assert calls == []
+    assert runs == []
     assert same_bytes(scene, whole[0])
 
 
 @pytest.mark.parametrize("fingerprint", ["b", ""])
 def test_another_fingerprint_does_not_resume(
-    fingerprint: str, whole, subject: Portrait, toy: MorphableModel, tmp_path: Path, calls: list[str]
+    fingerprint: str, whole, subject: Portrait, toy: MorphableModel, tmp_path: Path, runs: list[str]
 ):
     """Other photo, other settings, or none named: everything is fitted anew."""
     for number in (1, 2, 3):
         checkpoint_path(tmp_path, number).write_bytes(checkpoint_path(whole[2], number).read_bytes())
     fit(subject, toy, folder=tmp_path, fingerprint=fingerprint)
-    assert calls == ["pose", "statistical", "maps"]
+    assert runs == ["pose", "statistical", "maps"]
 
 
 def test_a_truncated_checkpoint_is_fitted_again(
-    whole, subject: Portrait, toy: MorphableModel, tmp_path: Path, calls: list[str]
+    whole, subject: Portrait, toy: MorphableModel, tmp_path: Path, runs: list[str]
 ):
     for number in (1, 2):
         checkpoint_path(tmp_path, number).write_bytes(checkpoint_path(whole[2], number).read_bytes())
     path = checkpoint_path(tmp_path, 2)
     path.write_bytes(path.read_bytes()[:500])
     scene, _ = fit(subject, toy, folder=tmp_path, fingerprint="a")
-    assert calls == ["statistical", "maps"]
+    assert runs == ["statistical", "maps"]
     assert same_bytes(scene, whole[0])
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_each_stage_alone_from_the_scene_before_it(
-    number: int, whole, subject: Portrait, toy: MorphableModel, calls: list[str]
+    number: int, whole, subject: Portrait, toy: MorphableModel, runs: list[str]
 ):
     scene, _, folder = whole
     before = None if number == 1 else Scene.load(checkpoint_path(folder, number - 1))[0]
     found, record = fit(subject, toy, scene=before, skip={1, 2, 3} - {number})
-    assert calls == [driver.STAGES[number - 1].name]
+    assert runs == [driver.STAGES[number - 1].name]
     assert same_bytes(found, Scene.load(checkpoint_path(folder, number))[0])
-    assert list(record.losses) == calls
+    assert list(record.losses) == runs
 
 
 def test_skipping_everything_changes_nothing(subject: Portrait, toy: MorphableModel):
