@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from training_data import SIDE, batches, same
+from training_data import SIDE, SIZES, batches, same
 
 from nextface.errors import ConfigError, InputError
 from nextface.prior.batch import UNKNOWN
 from nextface.prior.encoding import Encoding
 from nextface.prior.fusion import DOMAINS
 from nextface.prior.train.fits import FitSource, save_fit
-from nextface.prior.train.sources import beside_fits
+from nextface.prior.train.sources import beside_fits, open_source
 from nextface.train_config import TrainSettings
 
 ENCODING = Encoding(image_size=SIDE)
@@ -72,6 +72,13 @@ def test_the_stream_goes_on_and_is_shared(folder: Path):
     assert torch.equal(torch.cat([part.image for part in parts]), third.image)
     with pytest.raises(ConfigError, match="batch = 4"):
         source.shard(0, 3)
+
+
+def test_fits_go_with_generated_faces_alone(folder: Path):
+    settings = replace(TrainSettings.of("denoise", "small"), fits=str(folder))
+    for other in ("photos", "reflectance"):
+        with pytest.raises(ConfigError, match="generated faces alone"):
+            open_source("denoise", replace(settings, **{other: str(folder)}), SIZES, torch.device("cpu"))
 
 
 def test_folders_that_do_not_fit(folder: Path, tmp_path: Path):

@@ -71,6 +71,8 @@ def open_source(stage: str, settings: TrainSettings, sizes: Sizes, device: torch
     Raises ConfigError, InputError.
     """
     if stage == "denoise" and settings.fits:
+        if settings.photos or settings.reflectance:
+            raise ConfigError("fits go with generated faces alone; leave out photos and reflectance, or fits")
         return with_fits(open_generator(stage, settings, sizes, beside_fits(settings), device), settings)
     named = settings.people if stage in PAIRED else settings.photos or settings.reflectance
     made = round(settings.batch * settings.generated) if named else settings.batch
