@@ -22,7 +22,7 @@ _MARK = 1.0 / 8.0
 _FAINTEST = 0.7
 """Share of a mark's contrast that a fit may lack."""
 _USUAL_SKIN = (0.31, 0.19, 0.13)
-"""Geometric mean of the generated people's linear albedo, to which fits draw a skin's tone."""
+"""Linear albedo to which fits draw a skin's tone; near the geometric mean of the generated people, (0.30, 0.18, 0.12) of 96."""
 _DRAWN = 0.6
 """Share of the way to the usual skin that a fit may go."""
 
